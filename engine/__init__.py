@@ -1,0 +1,1 @@
+"""Pure computation of learning: arrays in, arrays out. Knows no storage, wire format or clock."""

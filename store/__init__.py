@@ -1,0 +1,1 @@
+"""Durable state of catalogue and learners. Knows engine types, no protobuf."""

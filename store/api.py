@@ -1,0 +1,155 @@
+"""The contract every back end keeps: ordered tables inside partitions, each partition atomic, commits durable.
+
+A partition is one learner of one tenant, or a tenant's own (catalogue) partition. Atomicity is promised inside one
+partition and never across two, so that a cluster may own the partitions later. What a `submit` changed is durable
+when its future resolves; operations that arrive together may share one commit but never see each other's failures.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Partition(NamedTuple):
+    """The unit of atomicity. An empty `learner_id` names the tenant's own partition."""
+
+    tenant: str
+    learner_id: str = ""
+
+
+class Table(Enum):
+    """What can be stored; the value is the byte that names the table in a key, for ever."""
+
+    META = b"\x01"
+    CONCEPT = b"\x10"
+    QUESTION = b"\x11"
+    CONCEPT_ROW = b"\x12"
+    QUESTION_ROW = b"\x13"
+    MEMORY_SET = b"\x14"
+    PROFILE = b"\x20"
+    STATE = b"\x21"
+    ANSWER = b"\x22"
+    ANSWER_ID = b"\x23"
+    SESSION = b"\x24"
+    REQUEST = b"\x25"
+    FEEDBACK = b"\x26"
+    SLATE = b"\x40"
+
+
+class StoreError(Exception):
+    """Something the store could not do; nothing was changed."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be read or written now (closed, disk failing, lock lost)."""
+
+
+class StoreFull(StoreError):
+    """The disk or the configured maximum size leaves no room for the write."""
+
+
+class StoreCorrupt(StoreError):
+    """Bytes that no version of the codec understands."""
+
+
+class Reader(Protocol):
+    """A consistent view of one partition."""
+
+    def get(self, table: Table, key: bytes = b"") -> memoryview | None:
+        """Value under `key`, or None. The view is valid only while the reader is open: copy what must outlive it."""
+        ...
+
+    def scan(
+        self,
+        table: Table,
+        *,
+        start: bytes = b"",
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[bytes, memoryview]]:
+        """Entries with start <= key < stop in key order (or from the end backwards). Same life time as `get`."""
+        ...
+
+
+class Transaction(Reader, Protocol):
+    """A reader that also changes its partition; it sees its own writes."""
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Insert or overwrite."""
+        ...
+
+    def put_sorted(self, table: Table, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Insert or overwrite many entries given in ascending key order (the fast path of imports)."""
+        ...
+
+    def delete(self, table: Table, key: bytes = b"") -> bool:
+        """Remove; True when there was something to remove."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """Sizes and counts for operators."""
+
+    backend: str
+    used_bytes: int
+    map_bytes: int
+    entries: int
+    commits: int
+    operations: int
+    mean_group_size: float
+    mean_commit_ms: float
+
+
+class Store(Protocol):
+    """A back end. Thread-safe; the LMDB one is shared by processes."""
+
+    def read(self, partition: Partition) -> AbstractContextManager[Reader]:
+        """Open a snapshot of a partition that includes every commit acknowledged before the call, by any process."""
+        ...
+
+    def submit(self, partition: Partition, operation: Callable[[Transaction], T]) -> "Future[T]":
+        """Run `operation` atomically in the next group commit; the future resolves after the durable commit.
+
+        An exception from the operation undoes its own writes only, and is the future's exception. The operation may be
+        run again from the start (map growth, a lost race), so it must have no effect but through the transaction.
+        """
+        ...
+
+    def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
+        """`submit` and wait."""
+        ...
+
+    def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
+        """Ids, in order, of the tenant's learners > `after` that have an entry in `table`, at most `limit`."""
+        ...
+
+    def tenants(self) -> list[str]:
+        """Every tenant that has stored anything, in order."""
+        ...
+
+    def erase(self, partition: Partition) -> int:
+        """Remove everything of a partition, durably; the number of entries removed."""
+        ...
+
+    def check_writable(self) -> None:
+        """Prove that a write would succeed now. Raises StoreError when it would not."""
+        ...
+
+    def backup(self, directory: Path) -> int:
+        """Write a consistent compacted copy while in use; bytes written."""
+        ...
+
+    def statistics(self) -> StoreStatistics:
+        """Sizes and counts now."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was submitted, then release everything. Later calls raise StoreUnavailable."""
+        ...

@@ -1,0 +1,1 @@
+"""What is fast, what is right under load, and how we know. Every program prints JSON lines."""

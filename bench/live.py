@@ -1,0 +1,146 @@
+"""A real server of several worker processes for benches and end-to-end tests, on a free port and its own directory."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+START_SECONDS = 120.0
+"""Longest wait for SERVING; a first start compiles the kernels."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LiveServer:
+    """`genie serve` in a process group of its own. Start it, kill it, start it again: the data stays."""
+
+    def __init__(self, directory: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self.workers = workers
+        self.port = free_port()
+        self.settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+
+    @property
+    def target(self) -> str:
+        """Where to call: "host:port"."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        """What the processes wrote to standard error."""
+        return self.directory / "server.log"
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start the supervisor and its workers; with `wait`, return when the server says SERVING."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._log = self.log_path.open("ab")
+        environment = {**os.environ, **self.settings}
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(self.port)),
+                *("--workers", str(self.workers), "--data-dir", str(self.directory / "data")),
+            ],
+            env=environment,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        if wait:
+            self.wait_serving()
+
+    def wait_serving(self, seconds: float = START_SECONDS) -> None:
+        """Return when the overall health is SERVING. RuntimeError with the log's end when the server ends or hangs."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            if self._process is not None and self._process.poll() is not None:
+                break
+            with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(self.target) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=2, wait_for_ready=False)
+                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            time.sleep(0.05)
+        tail = self.log_path.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"the server on port {self.port} is not SERVING:\n{tail}")
+
+    @property
+    def supervisor_pid(self) -> int:
+        """Process id of the supervisor."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that live now."""
+        children = Path(f"/proc/{self.supervisor_pid}/task/{self.supervisor_pid}/children")
+        with contextlib.suppress(OSError):
+            return [int(pid) for pid in children.read_text().split()]
+        return []
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the server at once, as a power cut would have it."""
+        assert self._process is not None, "not started"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._finish(10.0)
+
+    def stop(self, seconds: float = 60.0) -> int:
+        """SIGTERM, wait for the drain, return the exit status."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._finish(seconds)
+
+    def _finish(self, seconds: float) -> int:
+        assert self._process is not None
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10.0)
+            raise
+        finally:
+            if self._log is not None:
+                self._log.close()
+        self._process = None
+        return status
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def channels(target: str, count: int) -> Iterator[list[grpc.Channel]]:
+    """`count` channels with a connection each and the documented retry policy, so that they reach different workers."""
+    from examples.retry import channel
+
+    opened = [channel(target, own_connection=True) for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for one in opened:
+            one.close()

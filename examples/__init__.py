@@ -1,0 +1,1 @@
+"""Programs that a caller of Genie can start from."""

@@ -15,12 +15,24 @@ from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
+MAX_ID_BYTES = 256
+"""Longest learner or tenant id, in UTF-8 bytes."""
+MAX_LEARNER_KEY_BYTES = 240
+"""Longest key of an entry in a learner's partition."""
+MAX_TENANT_KEY_BYTES = 500
+"""Longest key of an entry in a tenant's own partition (LMDB's 511 less what names the partition)."""
+
 
 class Partition(NamedTuple):
     """The unit of atomicity. An empty `learner_id` names the tenant's own partition."""
 
     tenant: str
     learner_id: str = ""
+
+    @property
+    def max_key_bytes(self) -> int:
+        """Longest key this partition takes."""
+        return MAX_LEARNER_KEY_BYTES if self.learner_id else MAX_TENANT_KEY_BYTES
 
 
 class Table(Enum):
@@ -39,7 +51,10 @@ class Table(Enum):
     SESSION = b"\x24"
     REQUEST = b"\x25"
     FEEDBACK = b"\x26"
+    SESSION_ID = b"\x27"
+    REQUEST_EXPIRY = b"\x28"
     SLATE = b"\x40"
+    SLATE_ID = b"\x41"
 
 
 class StoreError(Exception):
@@ -58,11 +73,15 @@ class StoreCorrupt(StoreError):
     """Bytes that no version of the codec understands."""
 
 
-class Reader(Protocol):
-    """A consistent view of one partition."""
+class StoreTooNew(StoreError):
+    """Written by a newer version of Genie than this one, which therefore must not touch it."""
 
-    def get(self, table: Table, key: bytes = b"") -> memoryview | None:
-        """Value under `key`, or None. The view is valid only while the reader is open: copy what must outlive it."""
+
+class Reader(Protocol):
+    """A consistent view of one partition. What it returns is the caller's own and outlives the reader."""
+
+    def get(self, table: Table, key: bytes = b"") -> bytes | None:
+        """Value under `key`, or None."""
         ...
 
     def scan(
@@ -72,8 +91,8 @@ class Reader(Protocol):
         start: bytes = b"",
         stop: bytes | None = None,
         reverse: bool = False,
-    ) -> Iterator[tuple[bytes, memoryview]]:
-        """Entries with start <= key < stop in key order (or from the end backwards). Same life time as `get`."""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < stop in key order (or from the end backwards), while the reader is open."""
         ...
 
 
@@ -81,11 +100,11 @@ class Transaction(Reader, Protocol):
     """A reader that also changes its partition; it sees its own writes."""
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
-        """Insert or overwrite."""
+        """Insert or overwrite. ValueError when the key is longer than the partition's `max_key_bytes`."""
         ...
 
-    def put_sorted(self, table: Table, entries: Sequence[tuple[bytes, bytes]]) -> None:
-        """Insert or overwrite many entries given in ascending key order (the fast path of imports)."""
+    def put_many(self, table: Table, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Insert or overwrite many entries (the fast path of imports)."""
         ...
 
     def delete(self, table: Table, key: bytes = b"") -> bool:
@@ -95,11 +114,14 @@ class Transaction(Reader, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """Sizes and counts for operators."""
+    """Sizes and counts for operators; counts are this process's since it opened the store."""
 
     backend: str
     used_bytes: int
+    """Bytes in use by entries and the tree above them, free pages not counted."""
     map_bytes: int
+    """Room mapped at present; it grows by itself up to `max_bytes`."""
+    max_bytes: int
     entries: int
     commits: int
     operations: int
@@ -111,7 +133,10 @@ class Store(Protocol):
     """A back end. Thread-safe; the LMDB one is shared by processes."""
 
     def read(self, partition: Partition) -> AbstractContextManager[Reader]:
-        """Open a snapshot of a partition that includes every commit acknowledged before the call, by any process."""
+        """Open a snapshot of a partition that includes every commit acknowledged before the call, by any process.
+
+        Keep it short, and submit nothing while it is open: growing the store waits for open readers.
+        """
         ...
 
     def submit(self, partition: Partition, operation: Callable[[Transaction], T]) -> "Future[T]":
@@ -127,11 +152,11 @@ class Store(Protocol):
         ...
 
     def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
-        """Ids, in order, of the tenant's learners > `after` that have an entry in `table`, at most `limit`."""
+        """Ids, in order of code points, of the tenant's learners > `after` that have an entry in `table`, at most `limit`."""
         ...
 
     def tenants(self) -> list[str]:
-        """Every tenant that has stored anything, in order."""
+        """Every tenant that has stored anything, in order of code points."""
         ...
 
     def erase(self, partition: Partition) -> int:
@@ -143,7 +168,7 @@ class Store(Protocol):
         ...
 
     def backup(self, directory: Path) -> int:
-        """Write a consistent compacted copy while in use; bytes written."""
+        """Write a consistent compacted copy while in use, into a new or empty directory; bytes written."""
         ...
 
     def statistics(self) -> StoreStatistics:
@@ -153,3 +178,15 @@ class Store(Protocol):
     def close(self) -> None:
         """Finish what was submitted, then release everything. Later calls raise StoreUnavailable."""
         ...
+
+
+def check_partition(partition: Partition) -> None:
+    """ValueError when an id cannot be stored: empty tenant, too long, or holding a NUL (it separates ids in keys)."""
+    tenant, learner_id = partition
+    if not tenant:
+        raise ValueError("tenant is empty")
+    for name, text in (("tenant", tenant), ("learner_id", learner_id)):
+        if "\0" in text:
+            raise ValueError(f"{name} {text!r} holds a NUL character")
+        if len(text) > MAX_ID_BYTES or len(text.encode()) > MAX_ID_BYTES:
+            raise ValueError(f"{name} is {len(text.encode())} bytes long, over the limit of {MAX_ID_BYTES}")

@@ -1,0 +1,176 @@
+"""The directory a back end lives in: its format version, who uses it, whether its files may be trusted. Opens no data.
+
+`format.json` states the format, so that an older Genie refuses a newer store rather than harm it. `open.lock` is held
+while a process opens or closes the store; `use.lock` is held, shared, as long as a process uses it.
+
+A store that is not synced may be torn by a power cut, which its files cannot show. So `format.json` also says in which
+boot of the machine it is in use, and whether the last user closed it with everything on disk: if neither vouches for
+the files, they are thrown away. Only what may be lost is kept in such a store.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
+
+FORMAT = 1
+"""Version of the key layout and directory; entries carry their own versions (store.codec)."""
+FORMAT_FILE = "format.json"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is; empty where the system does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def read_format(directory: Path) -> dict[str, object] | None:
+    """Contents of `format.json`, None when there is none. Raises StoreTooNew, StoreCorrupt."""
+    path = directory / FORMAT_FILE
+    try:
+        record = json.loads(path.read_bytes())
+        version = record["format"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise TypeError("format is not a number")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(f"{path} is damaged: {error}") from error
+    if version > FORMAT:
+        raise StoreTooNew(f"{directory} holds format {version}, this Genie reads up to {FORMAT}; use a newer Genie")
+    return dict(record)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file so that after a crash it is the old or the new one, whole."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new files in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class StoreHome:
+    """One process's hold on a store directory."""
+
+    def __init__(self, directory: Path, data_files: tuple[str, ...], *, durable: bool) -> None:
+        """Name the directory and the files in it that hold the data; touches nothing yet."""
+        self.directory = directory
+        self._data_files = data_files
+        self._durable = durable
+        self._use: int | None = None
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Check and claim the directory; the body opens the data while no other process can open, close or discard."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with self._exclusively():
+                self._claim()
+                try:
+                    yield
+                except BaseException:
+                    self._release()
+                    raise
+        except OSError as error:
+            raise StoreUnavailable(f"{self.directory} cannot be used: {error}") from error
+
+    def discard(self) -> bool:
+        """Delete the data files if no other process uses them and they may be lost; whether it was done."""
+        if self._durable or not self._alone():
+            return False
+        for name in self._data_files:
+            (self.directory / name).unlink(missing_ok=True)
+        return True
+
+    def close(self, sync: Callable[[], None], close: Callable[[], None]) -> None:
+        """Let go. `sync` puts unsynced data on disk (called by the last user of such a store), `close` releases it."""
+        if self._use is None:
+            return
+        with self._exclusively():
+            if not self._durable and self._alone():
+                sync()
+                close()
+                self._write(clean=True)
+            else:
+                close()
+            self._release()
+
+    def _claim(self) -> None:
+        self._use = os.open(self.directory / "use.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            record = self._record()
+            alone = self._alone()
+            if record is None and self._durable and (self.directory / self._data_files[0]).exists():
+                raise StoreCorrupt(f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged")
+            if alone and not self._durable and not self._trusted(record):
+                self.discard()
+            if record is None or (alone and not self._durable):
+                self._write(clean=False)
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+        except BaseException:
+            self._release()
+            raise
+
+    def _record(self) -> dict[str, object] | None:
+        try:
+            return read_format(self.directory)
+        except StoreCorrupt:
+            if self._durable:
+                raise
+            return None
+
+    def _trusted(self, record: dict[str, object] | None) -> bool:
+        if record is None:
+            return False
+        boot = boot_id()
+        return bool(record.get("clean")) or (boot != "" and record.get("boot") == boot)
+
+    def _write(self, *, clean: bool) -> None:
+        record: dict[str, object] = {"format": FORMAT}
+        if not self._durable:
+            record |= {"boot": boot_id(), "clean": clean}
+        write_file(self.directory / FORMAT_FILE, json.dumps(record).encode())
+
+    def _alone(self) -> bool:
+        """Whether no other process uses the store; leaves this one holding the lock (shared when it is not alone)."""
+        if self._use is None:
+            return False
+        try:
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        descriptor = os.open(self.directory / "open.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,180 @@
+"""The contract in plain Python dictionaries, for tests and trials. Nothing survives the process."""
+
+import json
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from store.api import Partition, StoreStatistics, StoreUnavailable, Table, Transaction, check_partition
+from store.overlay import Overlay, Writes, erase_everything
+
+T = TypeVar("T")
+
+
+class _Rows:
+    """One table of one partition, never changed once another thread can see it."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        self.values = values
+        self.keys = sorted(values)
+
+
+_EMPTY = _Rows({})
+
+
+class _MemoryReader:
+    """A snapshot: the partition's tables as they stood when it was opened."""
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, tables: dict[Table, _Rows]) -> None:
+        self._tables = tables
+
+    def __enter__(self) -> "_MemoryReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def get(self, table: Table, key: bytes = b"") -> bytes | None:
+        return self._tables.get(table, _EMPTY).values.get(key)
+
+    def scan(
+        self, table: Table, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._tables.get(table, _EMPTY)
+        first = bisect_left(rows.keys, start)
+        last = len(rows.keys) if stop is None else bisect_left(rows.keys, stop)
+        keys = rows.keys[first:last]
+        return ((key, rows.values[key]) for key in (reversed(keys) if reverse else keys))
+
+
+class MemoryStore:
+    """A `Store` whose partitions are dictionaries replaced whole at each commit."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._lock = threading.RLock()
+        self._partitions: dict[Partition, dict[Table, _Rows]] = {}
+        self._tenants: set[str] = set()
+        self._operations = 0
+        self._closed = False
+
+    def read(self, partition: Partition) -> _MemoryReader:
+        """Open a snapshot of a partition."""
+        self._check_open()
+        check_partition(partition)
+        return _MemoryReader(self._partitions.get(partition, {}))
+
+    def submit(self, partition: Partition, operation: Callable[[Transaction], T]) -> "Future[T]":
+        """Run `operation` at once; the future is already resolved."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(self.update(partition, operation))
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
+        """Run `operation` atomically."""
+        self._check_open()
+        check_partition(partition)
+        with self._lock:
+            tables = self._partitions.get(partition, {})
+            overlay = Overlay(_MemoryReader(tables), partition.max_key_bytes)
+            result = operation(overlay)
+            if overlay.writes:
+                self._apply(partition, tables, overlay.writes)
+            self._operations += 1
+        return result
+
+    def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
+        """Ids > `after` of learners that have an entry in `table`."""
+        self._check_open()
+        with self._lock:
+            found = sorted(
+                partition.learner_id
+                for partition, tables in self._partitions.items()
+                if partition.tenant == tenant and partition.learner_id > after and table in tables
+            )
+        return found[:limit]
+
+    def tenants(self) -> list[str]:
+        """Every tenant that has stored anything."""
+        self._check_open()
+        with self._lock:
+            return sorted(self._tenants)
+
+    def erase(self, partition: Partition) -> int:
+        """Remove everything of a partition."""
+        return self.update(partition, erase_everything)
+
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable when closed."""
+        self._check_open()
+
+    def backup(self, directory: Path) -> int:
+        """Write everything as one JSON file, for looking at."""
+        self._check_open()
+        directory.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            lines = [
+                json.dumps([*partition, table.name, key.hex(), value.hex()])
+                for partition, tables in sorted(self._partitions.items())
+                for table, rows in tables.items()
+                for key, value in rows.values.items()
+            ]
+        return (directory / "data.jsonl").write_text("\n".join(lines))
+
+    def statistics(self) -> StoreStatistics:
+        """Sizes and counts now."""
+        self._check_open()
+        with self._lock:
+            rows = [rows for tables in self._partitions.values() for rows in tables.values()]
+            used = sum(len(key) + len(value) for table in rows for key, value in table.values.items())
+            return StoreStatistics(
+                backend="memory",
+                used_bytes=used,
+                map_bytes=used,
+                max_bytes=0,
+                entries=sum(len(table.keys) for table in rows),
+                commits=self._operations,
+                operations=self._operations,
+                mean_group_size=1.0 if self._operations else 0.0,
+                mean_commit_ms=0.0,
+            )
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._closed = True
+        self._partitions = {}
+
+    def _apply(self, partition: Partition, tables: dict[Table, _Rows], writes: Writes) -> None:
+        changed = dict(tables)
+        for table, entries in writes.items():
+            values = dict(changed[table].values) if table in changed else {}
+            for key, value in entries.items():
+                if value is None:
+                    values.pop(key, None)
+                else:
+                    values[key] = value
+            if values:
+                changed[table] = _Rows(values)
+            else:
+                changed.pop(table, None)
+        self._partitions[partition] = changed
+        self._tenants.add(partition.tenant)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")

@@ -1,0 +1,81 @@
+"""An operation's own writes, held back until it succeeds. Knows no back end and no commit."""
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from typing import TypeAlias
+
+from store.api import Reader, Table, Transaction
+
+Writes: TypeAlias = dict[Table, dict[bytes, bytes | None]]
+"""New value by table and key; None where the entry is removed."""
+
+
+class Overlay:
+    """A transaction over a reader: reads see the writes made here, the reader below never does."""
+
+    __slots__ = ("_base", "_max_key_bytes", "writes")
+
+    def __init__(self, base: Reader, max_key_bytes: int) -> None:
+        """Start with no writes over `base`."""
+        self._base = base
+        self._max_key_bytes = max_key_bytes
+        self.writes: Writes = {}
+
+    def get(self, table: Table, key: bytes = b"") -> bytes | None:
+        """Value under `key`, or None."""
+        written = self.writes.get(table)
+        if written is not None and key in written:
+            return written[key]
+        return self._base.get(table, key)
+
+    def scan(
+        self, table: Table, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < stop, own writes included as they stood when the scan began."""
+        below = self._base.scan(table, start=start, stop=stop, reverse=reverse)
+        written = self.writes.get(table)
+        if not written:
+            return below
+        own = {key: value for key, value in written.items() if start <= key and (stop is None or key < stop)}
+        return _merged(below, own, reverse=reverse)
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Insert or overwrite."""
+        self._check(key)
+        self.writes.setdefault(table, {})[key] = value
+
+    def put_many(self, table: Table, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Insert or overwrite many entries."""
+        if entries:
+            self._check(max((key for key, _ in entries), key=len))
+            self.writes.setdefault(table, {}).update(entries)
+
+    def delete(self, table: Table, key: bytes = b"") -> bool:
+        """Remove; True when there was something to remove."""
+        existed = self.get(table, key) is not None
+        if existed:
+            self.writes.setdefault(table, {})[key] = None
+        return existed
+
+    def _check(self, key: bytes) -> None:
+        if len(key) > self._max_key_bytes:
+            raise ValueError(f"key of {len(key)} bytes is over this partition's limit of {self._max_key_bytes}")
+
+
+def _merged(
+    below: Iterator[tuple[bytes, bytes]], own: dict[bytes, bytes | None], *, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    kept = ((key, value) for key, value in below if key not in own)
+    added = [(key, value) for key, value in own.items() if value is not None]
+    added.sort(reverse=reverse)
+    return merge(kept, added, reverse=reverse)
+
+
+def erase_everything(tx: Transaction) -> int:
+    """Remove every entry of the transaction's partition; how many there were."""
+    removed = 0
+    for table in Table:
+        for key, _ in tx.scan(table):
+            tx.delete(table, key)
+            removed += 1
+    return removed

@@ -1,0 +1,377 @@
+"""The one wrapper around every method: decoding, tenant, correlation id, deadline, errors, log and counters.
+
+A service is a plain object with a method in snake_case for each rpc of its descriptor. It takes the request
+message (a `Requests` for a client stream) and a `Call`, and returns the response message (an iterable of them
+for a server stream).
+"""
+
+import logging
+import random
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+
+from server import errors
+from server.admission import CallPool, Drain, Handler, Route, Throttle
+from server.logs import CALL_FACTS, log
+from server.metrics import CallCounters
+
+CORRELATION_HEADER = "x-correlation-id"
+TENANT_HEADER = "x-tenant-id"
+DEFAULT_TENANT = "default"
+MOST_CORRELATION_CHARACTERS = 128
+MOST_BUFFERED_BYTES = 1_048_576
+"""Request messages of a stream read ahead of the service: so many bytes, or one message."""
+
+_LOG = logging.getLogger("genie.access")
+_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
+
+M = TypeVar("M", bound=Message)
+
+
+class Call:
+    """What a service knows of the call it serves beside the request."""
+
+    __slots__ = ("_context", "_drain", "correlation_id", "deadline", "method", "now", "started", "tenant")
+
+    def __init__(
+        self, method: str, tenant: str, correlation_id: str, context: grpc.ServicerContext, drain: Drain
+    ) -> None:
+        self.method = method
+        """Full name, `/genie.v1.LearnerService/GetLearner`."""
+        self.tenant = tenant
+        self.correlation_id = correlation_id
+        self.now = time.time()
+        """Arrival, seconds since the Unix epoch: the one reading of the clock that a call should use."""
+        self.started = time.monotonic()
+        self.deadline = self.started + context.time_remaining()
+        """The caller's deadline on the clock of `time.monotonic`; centuries away when there is none."""
+        self._context = context
+        self._drain = drain
+
+    def remaining(self) -> float:
+        """Seconds until the caller's deadline, not below 0."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+    def is_active(self) -> bool:
+        """Whether the caller still waits for the answer."""
+        return self._context.is_active()
+
+    def check(self) -> None:
+        """Stop work nobody waits for: raises DeadlineExceeded or CallCancelled. Made for long work."""
+        if time.monotonic() >= self.deadline:
+            raise errors.DeadlineExceeded()
+        if not self._context.is_active():
+            raise errors.CallCancelled()
+
+    def pause(self, seconds: float) -> None:
+        """Wait inside a server stream; raises as `check` does, and ServerDraining when the worker stops."""
+        self.check()
+        woken = threading.Event()
+        self._drain.listen(woken.set)
+        try:
+            woken.wait(min(seconds, self.remaining()))
+        finally:
+            self._drain.forget(woken.set)
+        if self._drain.started:
+            raise errors.ServerDraining()
+        self.check()
+
+
+class Requests(Generic[M]):
+    """The request messages of a client stream, read ahead on a thread of their own up to a bound.
+
+    When the worker drains, what has arrived is still handed out; then ServerDraining is raised.
+    """
+
+    def __init__(self, raw: Iterator[bytes], decode: Callable[[bytes], M], drain: Drain) -> None:
+        self._raw = raw
+        self._decode = decode
+        self._drain = drain
+        self._changed = threading.Condition()
+        self._arrived: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._ended = False
+        self._failure: Exception | None = None
+        drain.listen(self._wake)
+        threading.Thread(target=self._read, name="request-stream", daemon=True).start()
+
+    def __iter__(self) -> Iterator[M]:
+        """Messages one by one until the caller closes its side."""
+        while batch := self.take(1):
+            yield batch[0]
+
+    def take(self, most: int) -> list[M]:
+        """Wait for a message, then return all that have arrived, at most `most`; empty at the stream's end.
+
+        Raises MalformedRequest, CallCancelled, or ServerDraining.
+        """
+        with self._changed:
+            while not self._arrived:
+                if self._failure is not None:
+                    raise self._failure
+                if self._ended:
+                    return []
+                if self._drain.started:
+                    raise errors.ServerDraining()
+                self._changed.wait()
+            taken = [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+            self._buffered_bytes -= sum(map(len, taken))
+            self._changed.notify_all()
+        return [self._decode(item) for item in taken]
+
+    def close(self) -> None:
+        """Let go of the reading thread; the wrapper calls it when the service is done."""
+        self._drain.forget(self._wake)
+        with self._changed:
+            self._ended = True
+            self._arrived.clear()
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return self._buffered_bytes + size <= MOST_BUFFERED_BYTES
+
+    def _read(self) -> None:
+        try:
+            for item in self._raw:
+                with self._changed:
+                    while self._arrived and not self._ended and not self._has_room(len(item)):
+                        self._changed.wait()
+                    if self._ended:
+                        return
+                    self._arrived.append(item)
+                    self._buffered_bytes += len(item)
+                    self._changed.notify_all()
+        except Exception as error:
+            self._failure = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What all methods of a worker share."""
+
+    unary_pool: CallPool
+    stream_pool: CallPool
+    refusal_pool: CallPool
+    counters: CallCounters = field(default_factory=CallCounters)
+    drain: Drain = field(default_factory=Drain)
+    access_log_ratio: float = 1.0
+    slow_call_seconds: float = 0.5
+    refusals: Throttle = field(default_factory=lambda: Throttle(interval_seconds=1.0))
+
+
+def bind(service: ServiceDescriptor, instance: object, runtime: Runtime) -> dict[str, Route]:
+    """Routes of every rpc of `service`, served by the snake_case methods of `instance`.
+
+    Raises TypeError naming the methods that `instance` lacks.
+    """
+    wanted = [_snake(name) for name in service.methods_by_name]
+    missing = [name for name in wanted if not callable(getattr(instance, name, None))]
+    if missing:
+        kind = type(instance).__name__
+        raise TypeError(f"{kind} cannot serve {service.full_name}: it has no {', '.join(missing)}")
+    return {
+        f"/{service.full_name}/{name}": _route(method, getattr(instance, _snake(name)), runtime)
+        for name, method in service.methods_by_name.items()
+    }
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runtime: Runtime) -> Route:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    streams = method.client_streaming or method.server_streaming
+    pool = runtime.stream_pool if streams else runtime.unary_pool
+    served = _Served(path, method, behaviour, runtime)
+    kind = _MAKERS[method.client_streaming, method.server_streaming]
+    serve = _StreamResponse(served, pool) if method.server_streaming else _OneResponse(served, pool)
+    refuse: Handler = grpc.stream_stream_rpc_method_handler(_Refusal(served, pool))
+    return Route(kind(serve), refuse, pool)
+
+
+_MAKERS: dict[tuple[bool, bool], Callable[[Any], Handler]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+class _Served:
+    """A method with what the wrapper does before and after it."""
+
+    def __init__(
+        self, path: str, method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runtime: Runtime
+    ) -> None:
+        self.path = path
+        self.runtime = runtime
+        self.behaviour = behaviour
+        self._streams_in = method.client_streaming
+        self._long_lived = method.client_streaming or method.server_streaming
+        self._message_type = method.input_type.full_name
+        self._parse = GetMessageClass(method.input_type).FromString
+
+    def decode(self, raw: bytes) -> Message:
+        """The request message; gRPC itself would answer undecodable bytes with INTERNAL."""
+        try:
+            return self._parse(raw)
+        except DecodeError:
+            raise errors.MalformedRequest(message_type=self._message_type) from None
+
+    def open(self, context: grpc.ServicerContext) -> Call:
+        """Read the headers and remember whose call this is; the tenant is not judged yet."""
+        tenant, correlation_id = DEFAULT_TENANT, ""
+        for key, value in context.invocation_metadata():
+            if key == CORRELATION_HEADER:
+                correlation_id = str(value)
+            elif key == TENANT_HEADER:
+                tenant = str(value)
+        if not (0 < len(correlation_id) <= MOST_CORRELATION_CHARACTERS and correlation_id.isprintable()):
+            correlation_id = secrets.token_hex(8)
+        call = Call(self.path, tenant, correlation_id, context, self.runtime.drain)
+        CALL_FACTS.set({"correlation_id": correlation_id, "tenant": tenant, "method": self.path})
+        context.set_trailing_metadata(((CORRELATION_HEADER, correlation_id),))
+        return call
+
+    def argument(self, call: Call, raw: Any) -> Any:
+        """What the service gets as its request. Raises for calls that must not reach it."""
+        if _TENANT.fullmatch(call.tenant) is None:
+            raise errors.InvalidTenant(tenant=call.tenant)
+        call.check()
+        return Requests(raw, self.decode, self.runtime.drain) if self._streams_in else self.decode(raw)
+
+    def close(self, call: Call, code: str, error: errors.GenieError | None = None) -> None:
+        """Count and log the finished call."""
+        seconds = time.monotonic() - call.started
+        runtime = self.runtime
+        runtime.counters.count(self.path, code, seconds)
+        slow = seconds >= runtime.slow_call_seconds and not self._long_lived
+        if code in _SERVER_FAULTS:
+            level = logging.ERROR
+        elif slow:
+            level = logging.WARNING
+        else:
+            level = logging.INFO
+            ratio = runtime.access_log_ratio
+            if error is None and ratio < 1.0 and random.random() >= ratio:
+                return
+        facts: dict[str, object] = {"code": code, "duration_ms": round(seconds * 1e3, 3)}
+        if error is not None:
+            facts["reason"] = error.reason
+            facts["error"] = error.message
+        log(_LOG, level, "slow call" if slow else "call", **facts)
+
+    def failed(self, call: Call, error: Exception) -> errors.GenieError:
+        """What to tell the caller about an exception; closes the call."""
+        told = errors.translate(error)
+        if told is None:
+            _LOG.error("a service failed", exc_info=error)
+            told = errors.Internal(correlation_id=call.correlation_id)
+        elif isinstance(told, errors.DeadlineExceeded):
+            told.facts["deadline_ms"] = str(round((call.deadline - call.started) * 1e3))
+        self.close(call, told.code.name, told)
+        return told
+
+
+def _abort(context: grpc.ServicerContext, call: Call, error: errors.GenieError) -> NoReturn:
+    details = rpc_status.to_status(error.status()).trailing_metadata
+    context.set_trailing_metadata(((CORRELATION_HEADER, call.correlation_id), *details))
+    context.abort(error.code, error.message)
+    raise AssertionError("abort raises")
+
+
+class _OneResponse:
+    """Serves the methods that answer with one message."""
+
+    def __init__(self, served: _Served, pool: CallPool) -> None:
+        self._served = served
+        self.experimental_thread_pool = pool
+
+    def __call__(self, raw: Any, context: grpc.ServicerContext) -> bytes:
+        served = self._served
+        call = served.open(context)
+        request = None
+        try:
+            request = served.argument(call, raw)
+            reply: bytes = served.behaviour(request, call).SerializeToString()
+        except Exception as error:
+            told = served.failed(call, error)
+        else:
+            served.close(call, "OK")
+            return reply
+        finally:
+            if isinstance(request, Requests):
+                request.close()
+        _abort(context, call, told)
+
+
+class _StreamResponse:
+    """Serves the methods that answer with a stream of messages."""
+
+    def __init__(self, served: _Served, pool: CallPool) -> None:
+        self._served = served
+        self.experimental_thread_pool = pool
+
+    def __call__(self, raw: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        served = self._served
+        call = served.open(context)
+        request = None
+        try:
+            request = served.argument(call, raw)
+            responses: Iterable[Message] = served.behaviour(request, call)
+            for response in responses:
+                yield response.SerializeToString()
+        except GeneratorExit:
+            # gRPC drops the generator of a caller that has gone.
+            served.close(call, "CANCELLED", errors.CallCancelled())
+            raise
+        except Exception as error:
+            told = served.failed(call, error)
+        else:
+            served.close(call, "OK")
+            return
+        finally:
+            if isinstance(request, Requests):
+                request.close()
+        _abort(context, call, told)
+
+
+class _Refusal:
+    """Answers a call the worker has no room for; fits every kind of method, since it reads no request."""
+
+    def __init__(self, served: _Served, pool: CallPool) -> None:
+        self._served = served
+        self._pool = pool
+        self.experimental_thread_pool = served.runtime.refusal_pool
+
+    def __call__(self, _: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        runtime = self._served.runtime
+        call = self._served.open(context)
+        refusal = errors.TooManyStreams if self._pool is runtime.stream_pool else errors.ServerOverloaded
+        told = refusal(limit=self._pool.limit)
+        runtime.counters.count(call.method, told.code.name, 0.0)
+        if runtime.refusals.passes():
+            log(_LOG, logging.WARNING, "calls are refused", reason=told.reason, limit=self._pool.limit)
+        _abort(context, call, told)

@@ -1,0 +1,36 @@
+"""The learner model: what each answer says of a learner, and what it lets one expect. Pure arrays in, arrays out."""
+
+from engine.learner.answers import (
+    MILESTONES,
+    Absorbed,
+    AnswersOutOfOrder,
+    ConceptView,
+    absorb,
+    concept_view,
+    predict,
+    preview,
+    replay,
+)
+from engine.learner.memory import DEFAULT_WEIGHTS, TARGET_RETENTION, grade_answer
+from engine.learner.model import IncompatibleModel, LearnerModel
+from engine.learner.score import QuestionConcepts
+from engine.learner.state import LearnerState
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "MILESTONES",
+    "TARGET_RETENTION",
+    "Absorbed",
+    "AnswersOutOfOrder",
+    "ConceptView",
+    "IncompatibleModel",
+    "LearnerModel",
+    "LearnerState",
+    "QuestionConcepts",
+    "absorb",
+    "concept_view",
+    "grade_answer",
+    "predict",
+    "preview",
+    "replay",
+]

@@ -1,8 +1,9 @@
-"""The contract every back end keeps: ordered tables inside partitions, each partition atomic, commits durable.
+"""The contract of every back end: ordered tables in partitions, each atomic, commits durable. Holds no data.
 
-A partition is one learner of one tenant, or a tenant's own (catalogue) partition. Atomicity is promised inside one
-partition and never across two, so that a cluster may own the partitions later. What a `submit` changed is durable
-when its future resolves; operations that arrive together may share one commit but never see each other's failures.
+A partition is one learner of one tenant, or a tenant's own (catalogue) partition. Atomicity is promised
+inside one partition and never across two, so that a cluster may own the partitions later. What a `submit`
+changed is durable when its future resolves; operations that arrive together may share one commit but never
+see each other's failures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +93,7 @@ class Reader(Protocol):
         stop: bytes | None = None,
         reverse: bool = False,
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Entries with start <= key < stop in key order (or from the end backwards), while the reader is open."""
+        """Entries with start <= key < stop in key order, or backwards; only while the reader is open."""
         ...
 
 
@@ -133,7 +134,7 @@ class Store(Protocol):
     """A back end. Thread-safe; the LMDB one is shared by processes."""
 
     def read(self, partition: Partition) -> AbstractContextManager[Reader]:
-        """Open a snapshot of a partition that includes every commit acknowledged before the call, by any process.
+        """Open a snapshot of a partition that includes every commit acknowledged before, by any process.
 
         Keep it short, and submit nothing while it is open: growing the store waits for open readers.
         """
@@ -142,8 +143,9 @@ class Store(Protocol):
     def submit(self, partition: Partition, operation: Callable[[Transaction], T]) -> "Future[T]":
         """Run `operation` atomically in the next group commit; the future resolves after the durable commit.
 
-        An exception from the operation undoes its own writes only, and is the future's exception. The operation may be
-        run again from the start (map growth, a lost race), so it must have no effect but through the transaction.
+        An exception from the operation undoes its own writes only, and is the future's exception. The
+        operation may be run again from the start (map growth, a lost race), so it must have no effect but
+        through the transaction.
         """
         ...
 
@@ -152,7 +154,7 @@ class Store(Protocol):
         ...
 
     def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
-        """Ids, in order of code points, of the tenant's learners > `after` that have an entry in `table`, at most `limit`."""
+        """At most `limit` ids > `after`, by code point, of the tenant's learners with an entry in `table`."""
         ...
 
     def tenants(self) -> list[str]:
@@ -181,7 +183,7 @@ class Store(Protocol):
 
 
 def check_partition(partition: Partition) -> None:
-    """ValueError when an id cannot be stored: empty tenant, too long, or holding a NUL (it separates ids in keys)."""
+    """ValueError when an id cannot be stored: empty tenant, too long, with a NUL (which ends ids in keys)."""
     tenant, learner_id = partition
     if not tenant:
         raise ValueError("tenant is empty")

@@ -14,7 +14,8 @@ from store.api import Partition, StoreUnavailable, Transaction
 class Job:
     """An operation that waits for its commit, and how it ended in the current attempt."""
 
-    partition: Partition
+    partition: Partition | None
+    """None for the store's own entries."""
     operation: Callable[[Transaction], Any]
     future: "Future[Any]" = field(default_factory=Future)
     result: Any = None
@@ -32,7 +33,7 @@ class GroupCommitter:
     """Runs `commit(jobs)` on its own thread; while one commit waits for the disk, the next group gathers."""
 
     def __init__(self, commit: Callable[[list[Job]], None], max_group: int) -> None:
-        """Start the thread. `commit` sets every job's result or error, and returns once the group is durable."""
+        """Start the thread. `commit` sets every job's result or error and returns once that is durable."""
         self._commit = commit
         self._max_group = max_group
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

@@ -1,11 +1,11 @@
-"""The directory a back end lives in: its format version, who uses it, whether its files may be trusted. Opens no data.
+"""The directory a store lives in: its format, who uses it, whether its files may be trusted. Opens no data.
 
-`format.json` states the format, so that an older Genie refuses a newer store rather than harm it. `open.lock` is held
-while a process opens or closes the store; `use.lock` is held, shared, as long as a process uses it.
+`format.json` states the format, so that an older Genie refuses a newer store rather than harm it. `open.lock`
+is held while a process opens or closes the store; `use.lock` is held, shared, as long as a process uses it.
 
-A store that is not synced may be torn by a power cut, which its files cannot show. So `format.json` also says in which
-boot of the machine it is in use, and whether the last user closed it with everything on disk: if neither vouches for
-the files, they are thrown away. Only what may be lost is kept in such a store.
+A store that is not synced may be torn by a power cut, which its files cannot show. So `format.json` also says
+in which boot of the machine it is in use, and whether the last user closed it with everything on disk: if
+neither vouches for the files, they are thrown away. Only what may be lost is kept in such a store.
 """
 
 import fcntl
@@ -44,7 +44,9 @@ def read_format(directory: Path) -> dict[str, object] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorrupt(f"{path} is damaged: {error}") from error
     if version > FORMAT:
-        raise StoreTooNew(f"{directory} holds format {version}, this Genie reads up to {FORMAT}; use a newer Genie")
+        raise StoreTooNew(
+            f"{directory} holds format {version}, this Genie reads up to {FORMAT}; use a newer Genie"
+        )
     return dict(record)
 
 
@@ -80,7 +82,7 @@ class StoreHome:
 
     @contextmanager
     def opening(self) -> Iterator[None]:
-        """Check and claim the directory; the body opens the data while no other process can open, close or discard."""
+        """Check and claim the directory; meanwhile no other process can open, close or discard its data."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with self._exclusively():
@@ -102,7 +104,7 @@ class StoreHome:
         return True
 
     def close(self, sync: Callable[[], None], close: Callable[[], None]) -> None:
-        """Let go. `sync` puts unsynced data on disk (called by the last user of such a store), `close` releases it."""
+        """Let go: `sync` puts unsynced data on disk (needed of the last user only), `close` releases it."""
         if self._use is None:
             return
         with self._exclusively():
@@ -120,7 +122,9 @@ class StoreHome:
             record = self._record()
             alone = self._alone()
             if record is None and self._durable and (self.directory / self._data_files[0]).exists():
-                raise StoreCorrupt(f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged")
+                raise StoreCorrupt(
+                    f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged"
+                )
             if alone and not self._durable and not self._trusted(record):
                 self.discard()
             if record is None or (alone and not self._durable):
@@ -151,7 +155,7 @@ class StoreHome:
         write_file(self.directory / FORMAT_FILE, json.dumps(record).encode())
 
     def _alone(self) -> bool:
-        """Whether no other process uses the store; leaves this one holding the lock (shared when it is not alone)."""
+        """Whether no other process uses the store; this one then holds the lock alone, otherwise shared."""
         if self._use is None:
             return False
         try:

@@ -1,13 +1,13 @@
 """How entries of every tenant and learner share one ordered key space. Knows no back end.
 
-    0x00 0x00                                          -> store format
-    0x00 0x01                                          -> probe written by health checks (table META, empty key)
+    0x00 0x01                                          -> probe of health checks (META, empty key)
     0x00 0x02 | tenant id UTF-8                        -> tenant number, u32 big-endian
     0x00 0x03                                          -> the highest tenant number given
     0x01 | tenant number | learner id UTF-8 | 0x00 | table byte | key  -> value
 
-Ids hold no NUL, so the 0x00 after the learner id is unambiguous and sorts an id before every longer id that it begins;
-UTF-8 keeps the order of code points. A tenant's own partition has an empty learner id and comes before its learners.
+Ids hold no NUL, so the 0x00 after the learner id is unambiguous and sorts an id before every longer id that
+it begins; UTF-8 keeps the order of code points. A tenant's own partition has an empty learner id and comes
+before its learners.
 """
 
 from functools import lru_cache
@@ -41,7 +41,7 @@ def unpack_tenant(packed: bytes) -> int:
 
 @lru_cache(maxsize=16_384)
 def checked_learner(partition: Partition) -> bytes:
-    """The learner id's bytes in a key, once `check_partition` has passed (both remembered, being on every read)."""
+    """The learner id's bytes in a key, after `check_partition`; cached, being on the path of every read."""
     check_partition(partition)
     return partition.learner_id.encode() + b"\x00"
 

@@ -59,7 +59,9 @@ class Overlay:
 
     def _check(self, key: bytes) -> None:
         if len(key) > self._max_key_bytes:
-            raise ValueError(f"key of {len(key)} bytes is over this partition's limit of {self._max_key_bytes}")
+            raise ValueError(
+                f"key of {len(key)} bytes is over this partition's limit of {self._max_key_bytes}"
+            )
 
 
 def _merged(

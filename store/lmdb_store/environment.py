@@ -89,7 +89,7 @@ class LmdbEnvironment:
         self._env = self._open()
 
     def begin_read(self) -> "Reading":
-        """A snapshot that includes every commit made before; inside another read of the thread, that one's snapshot."""
+        """A snapshot with every commit made before; inside another read of the thread, that snapshot."""
         reading = self._local.reading
         if reading.depth:
             reading.depth += 1
@@ -220,7 +220,9 @@ class LmdbEnvironment:
             while any(reading.depth for reading in list(self._readings)):
                 if time.monotonic() > deadline:
                     if insist:
-                        raise StoreUnavailable(f"a read stayed open for {READERS_LEAVE_SECONDS:g} s: cannot grow")
+                        raise StoreUnavailable(
+                            f"a read stayed open for {READERS_LEAVE_SECONDS:g} s: cannot grow"
+                        )
                     break
                 time.sleep(0.0005)
             yield
@@ -249,7 +251,7 @@ class LmdbEnvironment:
                 self._map_bytes = self._env.info()["map_size"]
 
     def _reopen(self) -> None:
-        """LMDB refuses everything after a failed write of its root page; a fresh look at the file clears that."""
+        """LMDB refuses everything after a failed write of its root page; opening anew clears that."""
         with self._write_lock, self._no_readers(insist=True):
             self._env.close()
             self._env = self._open()

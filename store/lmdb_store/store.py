@@ -1,7 +1,8 @@
-"""Partitions, tables and group commit over one LMDB file, shared by processes. Knows nothing of what values mean.
+"""Partitions, tables and group commit over one LMDB file shared by processes. Knows not what values mean.
 
-Reads run in the caller's thread on a snapshot. Writes of a durable store gather in one committing thread a process;
-those of a store that need not survive a power cut commit in the caller's thread, which is quicker than a hand-over.
+Reads run in the caller's thread on a snapshot. Writes of a durable store gather in one committing thread a
+process; those of a store that need not survive a power cut commit in the caller's thread, which is quicker
+than a hand-over.
 """
 
 import os
@@ -17,7 +18,15 @@ from typing import Any, TypeVar
 import lmdb
 
 from store import keys
-from store.api import Partition, StoreCorrupt, StoreError, StoreStatistics, StoreUnavailable, Table, Transaction
+from store.api import (
+    Partition,
+    StoreCorrupt,
+    StoreError,
+    StoreStatistics,
+    StoreUnavailable,
+    Table,
+    Transaction,
+)
 from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, sync_directory
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
@@ -31,7 +40,7 @@ PROBE_SECONDS = 5.0
 
 
 class _View:
-    """Reads of one partition within an LMDB transaction; of nothing, while the prefix is None (unknown tenant)."""
+    """Reads of one partition within an LMDB transaction; finds nothing if the prefix is None (new tenant)."""
 
     __slots__ = ("_prefix", "_txn")
 
@@ -92,10 +101,10 @@ class LmdbStore:
         max_bytes: int = 1 << 40,
         max_group: int = 256,
     ) -> None:
-        """Open or create. The map starts at `map_bytes` and doubles up to `max_bytes`; the file grows only as used.
+        """Open or create. The map starts at `map_bytes` and doubles up to `max_bytes`; the file is as big as used.
 
-        Without `durable`, nothing waits for the disk: a killed process loses nothing, a power cut may lose it all.
-        Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.
+        Without `durable`, nothing waits for the disk: a killed process loses nothing, a power cut may lose it
+        all. Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.
         """
         self._directory = directory
         self._home = StoreHome(directory, DATA_FILES, durable=durable)
@@ -105,11 +114,15 @@ class LmdbStore:
         self._commit_seconds = 0.0
         with self._home.opening():
             try:
-                self.environment = LmdbEnvironment(directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes)
+                self.environment = LmdbEnvironment(
+                    directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes
+                )
             except (StoreCorrupt, StoreUnavailable):
                 if not self._home.discard():
                     raise
-                self.environment = LmdbEnvironment(directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes)
+                self.environment = LmdbEnvironment(
+                    directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes
+                )
         self._committer = GroupCommitter(self._commit, max_group) if durable else None
         self._closed = False
         own = weakref.ref(self)
@@ -155,7 +168,7 @@ class LmdbStore:
             return [key.decode() for key, _ in _scan(txn, low, high, len(low), reverse=False)]
 
     def erase(self, partition: Partition) -> int:
-        """Remove everything of a partition. Its bytes may stay in free pages of the file until those are reused."""
+        """Remove everything of a partition. Its bytes may stay in free pages of the file until reused."""
         return self.update(partition, erase_everything)
 
     def check_writable(self) -> None:
@@ -166,7 +179,7 @@ class LmdbStore:
             raise StoreUnavailable(f"no commit within {PROBE_SECONDS:g} s") from error
 
     def backup(self, directory: Path) -> int:
-        """Write a compacted copy into a new or empty directory; bytes written. Map growth waits until it is done."""
+        """Write a compacted copy into a new or empty directory; bytes written. Map growth waits for it."""
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise StoreError(f"{directory} is not empty")
@@ -232,7 +245,7 @@ class LmdbStore:
         return job.future
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Set every job's outcome. When a group fails as a whole, its jobs run one by one, so only culprits fail."""
+        """Set every job's outcome. If a group fails as a whole, its jobs run singly: only culprits fail."""
         started = time.perf_counter()
         created: dict[str, int] = {}
 
@@ -258,7 +271,7 @@ class LmdbStore:
             self.environment.drop_dead_readers()
 
     def _run(self, txn: Txn, job: Job, created: dict[str, int]) -> bool:
-        """Run one job and pass its writes on if it succeeds; whether there were any. Raises lmdb's errors only."""
+        """Run one job and pass its writes on if it succeeds; whether it wrote. Raises lmdb's errors only."""
         job.error = None
         prefix, overlay = self._view(txn, job.partition, created)
         try:
@@ -275,7 +288,9 @@ class LmdbStore:
             _flush(txn, prefix or b"", overlay.writes)
         return bool(overlay.writes)
 
-    def _view(self, txn: Txn, partition: Partition | None, created: dict[str, int]) -> tuple[bytes | None, Overlay]:
+    def _view(
+        self, txn: Txn, partition: Partition | None, created: dict[str, int]
+    ) -> tuple[bytes | None, Overlay]:
         if partition is None:
             return keys.STORE_PREFIX, Overlay(_View(txn, keys.STORE_PREFIX), 0)
         number = created.get(partition.tenant) or self.tenant_number(txn, partition.tenant)

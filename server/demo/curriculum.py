@@ -1,4 +1,4 @@
-"""The bundled mathematics curriculum, from counting to quadratic equations, as import rows. Knows no catalogue."""
+"""The bundled curriculum, from counting to quadratic equations, as import rows. Knows no catalogue."""
 
 import csv
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Curriculum:
     """concept_id, title, topic, area, prerequisite_ids, soft_prerequisite_ids (`;` between), typical_seconds,
     description. A concept comes after everything it builds on."""
     questions: tuple[Row, ...]
-    """question_id, concept_ids (`;` between, the main one first), difficulty (0 to 1), text, tags (`;` between),
-    expected_seconds. Questions of a concept stand together, easiest first."""
+    """question_id, concept_ids (`;` between, the main one first), difficulty (0 to 1), text, tags (`;`
+    between), expected_seconds. Questions of a concept stand together, easiest first."""
 
 
 def load_curriculum() -> Curriculum:
@@ -31,5 +31,5 @@ def split_ids(cell: str) -> list[str]:
 
 
 def _rows(name: str) -> tuple[Row, ...]:
-    with files("server.demo").joinpath("curriculum", name).open(encoding="utf-8", newline="") as lines:
-        return tuple(csv.DictReader(lines))
+    text = files("server.demo").joinpath("curriculum", name).read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))

@@ -6,13 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from engine.experiments.moments import Moments
 from engine.experiments.sequential import HybridRule
-
-if TYPE_CHECKING:
-    from engine.experiments.results import Decision
 
 MetricArm = tuple[str, str]
 """(metric name, treatment arm)."""
@@ -32,6 +28,31 @@ class Kind(StrEnum):
     MEAN = "mean"
     PROPORTION = "proportion"
     RATIO = "ratio"
+
+
+class Verdict(StrEnum):
+    """What to do now. All but CONTINUE are final."""
+
+    CONTINUE = "continue"
+    SHIP = "ship"
+    STOP_FUTILE = "stop_futile"
+    STOP_HARM = "stop_harm"
+    ROLLED_BACK = "rolled_back"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A verdict, the arm it names if any, and the sentence that explains it."""
+
+    verdict: Verdict
+    sentence: str
+    arm: str | None = None
+
+    @property
+    def final(self) -> bool:
+        """Nothing that comes later changes it."""
+        return self.verdict is not Verdict.CONTINUE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +125,10 @@ class ExperimentPlan:
                 for name in shares
             ),
             *(
-                (not 0.0 <= m.margin < 1.0, f"margin of {m.name} must be at least 0 and below 1, got {m.margin}")
+                (
+                    not 0.0 <= m.margin < 1.0,
+                    f"margin of {m.name} must be at least 0 and below 1, got {m.margin}",
+                )
                 for m in self.metrics
             ),
         ]

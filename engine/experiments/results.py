@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from engine.experiments.checks import SampleRatio
-from engine.experiments.plan import Role, Running
+from engine.experiments.plan import Decision, Role, Running
 
 
 class Interval(NamedTuple):
@@ -15,17 +15,6 @@ class Interval(NamedTuple):
 
     lower: float
     upper: float
-
-
-class Verdict(StrEnum):
-    """What to do now. All but CONTINUE are final."""
-
-    CONTINUE = "continue"
-    SHIP = "ship"
-    STOP_FUTILE = "stop_futile"
-    STOP_HARM = "stop_harm"
-    ROLLED_BACK = "rolled_back"
-    INVALID = "invalid"
 
 
 class Concern(StrEnum):
@@ -56,8 +45,7 @@ class ArmMean(NamedTuple):
     interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One metric of one treatment against control, stratified by phase.
 
     Effects are treatment minus control in the metric's unit; lifts are relative (0.1 is ten per cent).
@@ -95,20 +83,6 @@ class Comparison:
     hedges_g_interval: Interval
     variance_saved: float
     cautions: tuple[Caution, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """A verdict, the arm it names if any, and the sentence that explains it."""
-
-    verdict: Verdict
-    sentence: str
-    arm: str | None = None
-
-    @property
-    def final(self) -> bool:
-        """Nothing that comes later changes it."""
-        return self.verdict is not Verdict.CONTINUE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

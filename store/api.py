@@ -56,6 +56,7 @@ class Table(Enum):
     REQUEST_EXPIRY = b"\x28"
     SLATE = b"\x40"
     SLATE_ID = b"\x41"
+    SLATE_OWNER = b"\x42"
 
 
 class StoreError(Exception):
@@ -76,6 +77,16 @@ class StoreCorrupt(StoreError):
 
 class StoreTooNew(StoreError):
     """Written by a newer version of Genie than this one, which therefore must not touch it."""
+
+
+class IdempotencyKeyReused(StoreError):
+    """The id of an earlier request, with other content."""
+
+    def __init__(self, method: str, request_id: str) -> None:
+        """Name the call and its id."""
+        super().__init__(f"{method} was called before with request id {request_id!r} and other content")
+        self.method = method
+        self.request_id = request_id
 
 
 class Reader(Protocol):

@@ -101,7 +101,7 @@ class LmdbStore:
         max_bytes: int = 1 << 40,
         max_group: int = 256,
     ) -> None:
-        """Open or create. The map starts at `map_bytes` and doubles up to `max_bytes`; the file is as big as used.
+        """Open or create. The map starts at `map_bytes` and doubles up to `max_bytes`; the file follows use.
 
         Without `durable`, nothing waits for the disk: a killed process loses nothing, a power cut may lose it
         all. Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.

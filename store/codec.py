@@ -1,0 +1,176 @@
+"""Values as bytes: a version in front of each, older versions upgraded when read. Knows nothing of keys or tables.
+
+A value is one version byte and a payload. Reading walks older payloads through the kind's upgrades, one
+version at a time; a newer version is refused, and bytes that do not decode raise StoreCorrupt. Records that
+hold names are MessagePack maps: a field added with a default needs no new version. Learner states are raw
+arrays under a fingerprint of their layout: since a state can always be rebuilt from the answer log, one of
+another layout is simply StateOutdated.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+import numpy as np
+
+from engine.learner import LearnerState
+from engine.types import F8, Concept, LearnerProfile, Question
+from store.api import StoreCorrupt, StoreTooNew
+from store.records import CatalogCounts, FeedbackEvent, RememberedReply, Session, SlateRecord
+
+T = TypeVar("T")
+Upgrade = Callable[[bytes], bytes]
+
+STATE_RULES: Final = 1
+"""Raise it when the same answers would lead to other state; stored states are then rebuilt from the log."""
+
+DIGEST_BYTES: Final = 16
+
+
+def digest(*texts: str) -> bytes:
+    """16 bytes that stand for texts of any length in a key; each text is delimited by its length."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for text in texts:
+        encoded = text.encode()
+        state.update(len(encoded).to_bytes(4, "big"))
+        state.update(encoded)
+    return state.digest()
+
+
+class Versioned:
+    """The version byte of one kind of value, and how older payloads become current ones."""
+
+    __slots__ = ("_head", "_kind", "_upgrades", "version")
+
+    def __init__(self, kind: str, version: int, upgrades: Mapping[int, Upgrade] | None = None) -> None:
+        """`upgrades[v]` turns a payload of version v into one of v + 1; one for each version before `version`."""
+        self._kind = kind
+        self._upgrades = dict(upgrades or {})
+        self.version = version
+        self._head = bytes((version,))
+        if sorted(self._upgrades) != list(range(1, version)):
+            raise ValueError(f"{kind} needs an upgrade from each version before {version}")
+
+    def seal(self, payload: bytes) -> bytes:
+        """The value to store."""
+        return self._head + payload
+
+    def open(self, value: bytes) -> bytes:
+        """The payload at the current version. Raises StoreCorrupt, StoreTooNew."""
+        version = value[0] if value else 0
+        payload = value[1:]
+        if version == self.version:
+            return payload
+        if version > self.version:
+            raise StoreTooNew(
+                f"{self._kind} of version {version}: this Genie knows versions up to {self.version}"
+            )
+        try:
+            for step in range(version, self.version):
+                payload = self._upgrades[step](payload)
+        except Exception as error:
+            raise StoreCorrupt(f"{self._kind} of version {version} cannot be upgraded: {error!r}") from error
+        return payload
+
+
+class RecordCodec(Generic[T]):
+    """A dataclass as a versioned MessagePack map."""
+
+    def __init__(
+        self, kind: type[T], version: int = 1, upgrades: Mapping[int, Upgrade] | None = None
+    ) -> None:
+        """Encode and decode `kind`."""
+        self._name = kind.__name__
+        self._versioned = Versioned(self._name, version, upgrades)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(kind)
+
+    def encode(self, record: T) -> bytes:
+        """The value to store."""
+        return self._versioned.seal(self._encoder.encode(record))
+
+    def decode(self, value: bytes) -> T:
+        """The record. Raises StoreCorrupt, StoreTooNew."""
+        payload = self._versioned.open(value)
+        try:
+            return self._decoder.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StoreCorrupt(f"{self._name} does not decode: {error}") from error
+
+
+CONCEPT: Final = RecordCodec(Concept)
+QUESTION: Final = RecordCodec(Question)
+PROFILE: Final = RecordCodec(LearnerProfile)
+SESSION: Final = RecordCodec(Session)
+FEEDBACK: Final = RecordCodec(FeedbackEvent)
+CATALOG_COUNTS: Final = RecordCodec(CatalogCounts)
+SLATE: Final = RecordCodec(SlateRecord)
+REPLY: Final = RecordCodec(RememberedReply)
+
+
+class StateOutdated(StoreCorrupt):
+    """A state of another layout or other rules than this Genie's: to be rebuilt from the answer log."""
+
+
+_STATE_VERSION: Final = 1
+_STATE_HEAD: Final = struct.Struct("<BBHIII")
+"""Version, unused, rules, layout fingerprint, concept records, recent records: 16 bytes, so the arrays stay aligned."""
+
+
+def _layout_fingerprint(*layouts: "np.dtype[Any]") -> int:
+    described = repr([(layout.descr, layout.itemsize) for layout in layouts])
+    return int.from_bytes(hashlib.blake2b(described.encode(), digest_size=4).digest(), "little")
+
+
+_LAYOUT: Final = _layout_fingerprint(LearnerState.HEADER, LearnerState.CONCEPT, LearnerState.RECENT)
+
+
+def encode_state(state: LearnerState) -> bytes:
+    """A learner's state as bytes: head, header, concept records, recent records."""
+    concepts, recent = len(state.concepts), len(state.recent)
+    head = _STATE_HEAD.pack(_STATE_VERSION, 0, STATE_RULES, _LAYOUT, concepts, recent)
+    return b"".join((head, state.header.tobytes(), state.concepts.tobytes(), state.recent.tobytes()))
+
+
+def decode_state(value: bytes) -> LearnerState:
+    """The state; its arrays are views of one private copy. Raises StateOutdated, StoreCorrupt, StoreTooNew."""
+    if len(value) < _STATE_HEAD.size:
+        raise StoreCorrupt(f"learner state of {len(value)} bytes is cut short")
+    version, _, rules, layout, concepts, recent = _STATE_HEAD.unpack_from(value)
+    if version > _STATE_VERSION:
+        raise StoreTooNew(f"learner state of version {version}: this Genie knows up to {_STATE_VERSION}")
+    if (version, rules, layout) != (_STATE_VERSION, STATE_RULES, _LAYOUT):
+        raise StateOutdated("learner state of another layout")
+    at_concepts = _STATE_HEAD.size + LearnerState.HEADER.itemsize
+    at_recent = at_concepts + concepts * LearnerState.CONCEPT.itemsize
+    if len(value) != at_recent + recent * LearnerState.RECENT.itemsize:
+        raise StoreCorrupt(
+            f"learner state of {len(value)} bytes does not fit its counts {concepts}, {recent}"
+        )
+    own = bytearray(value)  # writable: kernels are compiled once, for the same kind of array that they return
+    return LearnerState(
+        np.frombuffer(own, LearnerState.HEADER, 1, _STATE_HEAD.size),
+        np.frombuffer(own, LearnerState.CONCEPT, concepts, at_concepts),
+        np.frombuffer(own, LearnerState.RECENT, recent, at_recent),
+    )
+
+
+MEMORY_WEIGHTS: Final = 21
+_MEMORY_SET: Final = Versioned("memory set", 1)
+
+
+def encode_memory_set(weights: F8) -> bytes:
+    """A set of FSRS-6 weights, shape (21,)."""
+    if weights.shape != (MEMORY_WEIGHTS,):
+        raise ValueError(f"a memory set has {MEMORY_WEIGHTS} weights, not shape {weights.shape}")
+    return _MEMORY_SET.seal(np.ascontiguousarray(weights, "<f8").tobytes())
+
+
+def decode_memory_set(value: bytes) -> F8:
+    """Shape (21,)."""
+    payload = _MEMORY_SET.open(value)
+    if len(payload) != MEMORY_WEIGHTS * 8:
+        raise StoreCorrupt(f"memory set of {len(payload)} bytes")
+    return np.frombuffer(payload, "<f8").astype(np.float64)

@@ -199,7 +199,7 @@ class CatalogServiceServicer:
 
         Idempotency: by concept and question id; sending the same stream again changes nothing. A stream that
         breaks off may have stored a part: send it again.
-        Errors: a stream that cannot be read (MALFORMED_REQUEST), SERVER_OVERLOADED. All else is in the reply's
+        Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS. All else is in the reply's
         problems.
         Limits: 1,000,000 rows a stream; each message at most 4 MiB.
         """

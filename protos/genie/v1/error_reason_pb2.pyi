@@ -35,9 +35,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """When: fields are missing, out of bounds or contradict each other. BadRequest lists as many as fit into
     the reply.
     Code: INVALID_ARGUMENT.
-    Facts: `field`, the path of the first; `violations`, how many there are.
+    Facts: `field`, the path of the first; `violations_count`, how many there are.
     Example: {"reason": "INVALID_FIELD", "domain": "genie.v1", "metadata": {"field": "answers[3].learner_id",
-    "violations": "2"}}
+    "violations_count": "2"}}
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 3
     """When: a batch holds more entries than its method allows.
@@ -86,9 +86,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CONCEPT_IN_USE: _ErrorReason.ValueType  # 10
     """When: a concept cannot be deleted, because a question or another concept names it.
     Code: FAILED_PRECONDITION.
-    Facts: `concept_id`; `used_by`, one of those that name it.
+    Facts: `concept_id`; `uses_count`, how many name it.
     Example: {"reason": "CONCEPT_IN_USE", "domain": "genie.v1", "metadata": {"concept_id": "fractions",
-    "used_by": "question q-7"}}
+    "uses_count": "12"}}
     """
     ERROR_REASON_PREREQUISITE_CYCLE: _ErrorReason.ValueType  # 11
     """When: the prerequisites of a batch would close a cycle.
@@ -146,51 +146,56 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNKNOWN_POLICY: _ErrorReason.ValueType  # 19
     """When: the server has no policy of this name.
     Code: INVALID_ARGUMENT.
-    Facts: `policy`, as sent; `known`, the names it has, with commas between.
-    Example: {"reason": "UNKNOWN_POLICY", "domain": "genie.v1", "metadata": {"policy": "hybrid_v9", "known":
-    "hybrid_v1, random_v1"}}
+    Facts: `policy`, as sent; `known_policies`, the names it has, with commas between.
+    Example: {"reason": "UNKNOWN_POLICY", "domain": "genie.v1", "metadata": {"policy": "hybrid_v9",
+    "known_policies": "hybrid_v1, random_v1"}}
     """
     ERROR_REASON_SERVER_OVERLOADED: _ErrorReason.ValueType  # 20
-    """When: as many calls, or as many streams, are under way as the server takes. Wait as RetryInfo says.
+    """When: as many calls are under way as the server takes. Wait as RetryInfo says.
     Code: RESOURCE_EXHAUSTED.
-    Facts: `limit`, how many it takes; `what`, "calls" or "streams".
-    Example: {"reason": "SERVER_OVERLOADED", "domain": "genie.v1", "metadata": {"limit": "256", "what":
-    "calls"}}
+    Facts: `limit`, how many it takes.
+    Example: {"reason": "SERVER_OVERLOADED", "domain": "genie.v1", "metadata": {"limit": "256"}}
     """
-    ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 21
+    ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 21
+    """When: as many streams are open as the server takes. Wait as RetryInfo says, or call the unary method.
+    Code: RESOURCE_EXHAUSTED.
+    Facts: `limit`, how many it takes.
+    Example: {"reason": "TOO_MANY_STREAMS", "domain": "genie.v1", "metadata": {"limit": "8"}}
+    """
+    ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 22
     """When: the worker is shutting down and takes no new work. Try again at once: another worker answers.
     Code: UNAVAILABLE.
     Facts: none.
     Example: {"reason": "SERVER_DRAINING", "domain": "genie.v1", "metadata": {}}
     """
-    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 22
+    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 23
     """When: the store cannot be read or written for now. Nothing of the call was acknowledged; it is safe to
     try again.
     Code: UNAVAILABLE.
     Facts: none.
     Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {}}
     """
-    ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 23
+    ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 24
     """When: the store has reached its greatest size, or the disk is full. Reads go on; an operator must make
     room.
     Code: RESOURCE_EXHAUSTED.
     Facts: none.
     Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {}}
     """
-    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 24
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 25
     """When: the caller's deadline passed before the work was done. A write may have been committed: send it
     again with the same ids.
     Code: DEADLINE_EXCEEDED.
     Facts: none.
     Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {}}
     """
-    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 25
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 26
     """When: the caller went away and work stopped. Seen in logs and in the results of a batch.
     Code: CANCELLED.
     Facts: none.
     Example: {"reason": "CANCELLED", "domain": "genie.v1", "metadata": {}}
     """
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 26
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """When: the server has a fault. The log holds what happened under the correlation id.
     Code: INTERNAL.
     Facts: `correlation_id`.
@@ -203,13 +208,13 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     Every error is a google.rpc.Status with a google.rpc.ErrorInfo among its details. Its `reason` is a name
     below without the prefix ERROR_REASON_, its `domain` is always "genie.v1", and its `metadata` holds the
     facts that the comment names. Facts are cut at 128 characters, and what cannot be printed is escaped.
-    INVALID_FIELD also carries google.rpc.BadRequest with one violation a field, all of them at once;
+    Errors of single fields also carry google.rpc.BadRequest with one violation a field, all of them at once;
     RESOURCE_EXHAUSTED and UNAVAILABLE carry google.rpc.RetryInfo with how long to wait. The trailing metadata
     of every call holds `x-correlation-id`.
 
     Common to all methods: MALFORMED_REQUEST, INVALID_FIELD, INVALID_TENANT, SERVER_OVERLOADED,
     SERVER_DRAINING, STORE_UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, INTERNAL; for methods that write,
-    STORE_FULL.
+    STORE_FULL; for methods that stream, TOO_MANY_STREAMS.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -225,9 +230,9 @@ ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 2
 """When: fields are missing, out of bounds or contradict each other. BadRequest lists as many as fit into
 the reply.
 Code: INVALID_ARGUMENT.
-Facts: `field`, the path of the first; `violations`, how many there are.
+Facts: `field`, the path of the first; `violations_count`, how many there are.
 Example: {"reason": "INVALID_FIELD", "domain": "genie.v1", "metadata": {"field": "answers[3].learner_id",
-"violations": "2"}}
+"violations_count": "2"}}
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 3
 """When: a batch holds more entries than its method allows.
@@ -276,9 +281,9 @@ Example: {"reason": "CONCEPT_NOT_FOUND", "domain": "genie.v1", "metadata": {"con
 ERROR_REASON_CONCEPT_IN_USE: ErrorReason.ValueType  # 10
 """When: a concept cannot be deleted, because a question or another concept names it.
 Code: FAILED_PRECONDITION.
-Facts: `concept_id`; `used_by`, one of those that name it.
+Facts: `concept_id`; `uses_count`, how many name it.
 Example: {"reason": "CONCEPT_IN_USE", "domain": "genie.v1", "metadata": {"concept_id": "fractions",
-"used_by": "question q-7"}}
+"uses_count": "12"}}
 """
 ERROR_REASON_PREREQUISITE_CYCLE: ErrorReason.ValueType  # 11
 """When: the prerequisites of a batch would close a cycle.
@@ -336,51 +341,56 @@ Example: {"reason": "QUESTION_NOT_RECOMMENDED", "domain": "genie.v1", "metadata"
 ERROR_REASON_UNKNOWN_POLICY: ErrorReason.ValueType  # 19
 """When: the server has no policy of this name.
 Code: INVALID_ARGUMENT.
-Facts: `policy`, as sent; `known`, the names it has, with commas between.
-Example: {"reason": "UNKNOWN_POLICY", "domain": "genie.v1", "metadata": {"policy": "hybrid_v9", "known":
-"hybrid_v1, random_v1"}}
+Facts: `policy`, as sent; `known_policies`, the names it has, with commas between.
+Example: {"reason": "UNKNOWN_POLICY", "domain": "genie.v1", "metadata": {"policy": "hybrid_v9",
+"known_policies": "hybrid_v1, random_v1"}}
 """
 ERROR_REASON_SERVER_OVERLOADED: ErrorReason.ValueType  # 20
-"""When: as many calls, or as many streams, are under way as the server takes. Wait as RetryInfo says.
+"""When: as many calls are under way as the server takes. Wait as RetryInfo says.
 Code: RESOURCE_EXHAUSTED.
-Facts: `limit`, how many it takes; `what`, "calls" or "streams".
-Example: {"reason": "SERVER_OVERLOADED", "domain": "genie.v1", "metadata": {"limit": "256", "what":
-"calls"}}
+Facts: `limit`, how many it takes.
+Example: {"reason": "SERVER_OVERLOADED", "domain": "genie.v1", "metadata": {"limit": "256"}}
 """
-ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 21
+ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 21
+"""When: as many streams are open as the server takes. Wait as RetryInfo says, or call the unary method.
+Code: RESOURCE_EXHAUSTED.
+Facts: `limit`, how many it takes.
+Example: {"reason": "TOO_MANY_STREAMS", "domain": "genie.v1", "metadata": {"limit": "8"}}
+"""
+ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 22
 """When: the worker is shutting down and takes no new work. Try again at once: another worker answers.
 Code: UNAVAILABLE.
 Facts: none.
 Example: {"reason": "SERVER_DRAINING", "domain": "genie.v1", "metadata": {}}
 """
-ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 22
+ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 23
 """When: the store cannot be read or written for now. Nothing of the call was acknowledged; it is safe to
 try again.
 Code: UNAVAILABLE.
 Facts: none.
 Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {}}
 """
-ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 23
+ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 24
 """When: the store has reached its greatest size, or the disk is full. Reads go on; an operator must make
 room.
 Code: RESOURCE_EXHAUSTED.
 Facts: none.
 Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {}}
 """
-ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 24
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 25
 """When: the caller's deadline passed before the work was done. A write may have been committed: send it
 again with the same ids.
 Code: DEADLINE_EXCEEDED.
 Facts: none.
 Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {}}
 """
-ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 25
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 26
 """When: the caller went away and work stopped. Seen in logs and in the results of a batch.
 Code: CANCELLED.
 Facts: none.
 Example: {"reason": "CANCELLED", "domain": "genie.v1", "metadata": {}}
 """
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 26
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """When: the server has a fault. The log holds what happened under the correlation id.
 Code: INTERNAL.
 Facts: `correlation_id`.

@@ -168,7 +168,7 @@ class LearnerServiceServicer:
         mastery, answers in the order of their times, sessions, feedback, and recommendations still held. It is
         one moment's picture.
 
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, SERVER_OVERLOADED.
+        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, TOO_MANY_STREAMS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,7 @@ class LearnerServiceStub:
     mastery, answers in the order of their times, sessions, feedback, and recommendations still held. It is
     one moment's picture.
 
-    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, SERVER_OVERLOADED.
+    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, TOO_MANY_STREAMS.
     """
     GetLearnerStats: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.GetLearnerStatsRequest, _learner_service_pb2.GetLearnerStatsResponse]
     """Totals, streak and today's goal.
@@ -167,7 +167,7 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     mastery, answers in the order of their times, sessions, feedback, and recommendations still held. It is
     one moment's picture.
 
-    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, SERVER_OVERLOADED.
+    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, TOO_MANY_STREAMS.
     """
     GetLearnerStats: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.GetLearnerStatsRequest, _learner_service_pb2.GetLearnerStatsResponse]  # type: ignore[assignment]
     """Totals, streak and today's goal.
@@ -290,7 +290,7 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         mastery, answers in the order of their times, sessions, feedback, and recommendations still held. It is
         one moment's picture.
 
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, SERVER_OVERLOADED.
+        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, TOO_MANY_STREAMS.
         """
 
     @_abc_1.abstractmethod

@@ -73,7 +73,7 @@ class PracticeServiceStub:
 
     Idempotency: by answer id, as in RecordAnswers. After a broken stream, send again what was not
     acknowledged.
-    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, SERVER_OVERLOADED,
+    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS,
     SERVER_DRAINING. Errors of one answer are in its result, as in RecordAnswers.
     Limits: the server stops reading while 1,000 answers of the stream wait for their commit.
     """
@@ -123,7 +123,7 @@ class PracticeServiceAsyncStub(PracticeServiceStub):
 
     Idempotency: by answer id, as in RecordAnswers. After a broken stream, send again what was not
     acknowledged.
-    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, SERVER_OVERLOADED,
+    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS,
     SERVER_DRAINING. Errors of one answer are in its result, as in RecordAnswers.
     Limits: the server stops reading while 1,000 answers of the stream wait for their commit.
     """
@@ -194,7 +194,7 @@ class PracticeServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotency: by answer id, as in RecordAnswers. After a broken stream, send again what was not
         acknowledged.
-        Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, SERVER_OVERLOADED,
+        Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS,
         SERVER_DRAINING. Errors of one answer are in its result, as in RecordAnswers.
         Limits: the server stops reading while 1,000 answers of the stream wait for their commit.
         """

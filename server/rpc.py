@@ -268,7 +268,7 @@ class _Served:
         runtime = self.runtime
         runtime.counters.count(self.path, code, seconds)
         slow = seconds >= runtime.slow_call_seconds and not self._long_lived
-        if code in _SERVER_FAULTS:
+        if code in _SERVER_FAULTS and not isinstance(error, errors.ServerDraining):
             level = logging.ERROR
         elif slow:
             level = logging.WARNING

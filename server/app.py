@@ -1,0 +1,192 @@
+"""One worker's server: wires services to gRPC, starts, watches the store, drains. Knows no service by name."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from server import health, rpc
+from server.admission import CallPool, Dispatcher, Drain
+from server.config import ConfigurationError, Settings
+from server.logs import log
+
+_LOG = logging.getLogger("genie.app")
+_CONTROL_THREADS = 2
+_CLOSE_SECONDS = 5.0
+
+
+def _nothing() -> None:
+    """No work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """What a worker serves, and how to look after it."""
+
+    services: Sequence[tuple[ServiceDescriptor, object]]
+    """Each service's descriptor and the object that serves it (see server.rpc)."""
+    probe: Callable[[], None] = _nothing
+    """Raises when the store cannot be written; called every `health_probe_seconds`."""
+    close: Callable[[], None] = _nothing
+    """Flushes and closes the store; called once, when no call is in flight any more."""
+
+
+Assemble = Callable[[Settings, Drain], Assembly]
+"""Opens the store and builds the services; the Drain tells background work of theirs to stop."""
+
+
+class Genie:
+    """A gRPC server over an assembly. `start` it once, `drain` it once."""
+
+    def __init__(self, settings: Settings, assemble: Assemble) -> None:
+        self._settings = settings
+        self._unary = CallPool(threads=settings.threads, limit=settings.max_concurrent_calls, name="unary")
+        self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
+        self._control = CallPool(threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control")
+        self.runtime = rpc.Runtime(
+            unary_pool=self._unary,
+            stream_pool=self._streams,
+            refusal_pool=self._control,
+            access_log_ratio=settings.access_log_ratio,
+            slow_call_seconds=settings.slow_call_ms / 1e3,
+        )
+        self._assembly = assemble(settings, self.runtime.drain)
+        names = [descriptor.full_name for descriptor, _ in self._assembly.services]
+        self.health = health.Health(names)
+        self._server = self._wire(names)
+        self._probe_stop = threading.Event()
+        self._probe_thread = threading.Thread(target=self._probe_store, name="health-probe", daemon=True)
+
+    def start(self) -> int:
+        """Listen and become SERVING; the port. Raises ConfigurationError when the address cannot be had."""
+        port = self._listen()
+        self._probe_once()
+        self._server.start()
+        self._probe_thread.start()
+        log(_LOG, logging.INFO, "started", address=f"{self._settings.host}:{port}")
+        return port
+
+    def drain(self, *, notice: bool) -> bool:
+        """Finish the calls in flight, then close the store; True when none had to be cut off.
+
+        With `notice`, health says NOT_SERVING for `drain_notice_seconds` before new calls are refused, for load
+        balancers that look at it. A replaced worker needs none: another one answers on the same port.
+        """
+        settings = self._settings
+        log(_LOG, logging.INFO, "draining", unary_calls=self._unary.unfinished, streams=self._streams.unfinished)
+        self.health.drain()
+        if notice:
+            self._probe_stop.wait(settings.drain_notice_seconds)
+        self._probe_stop.set()
+        self.runtime.drain.begin()
+        stopped = self._server.stop(settings.drain_seconds)
+        self.health.end_watches()
+        stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
+        unfinished = self._unary.unfinished + self._streams.unfinished
+        self._assembly.close()
+        for pool in (self._unary, self._streams, self._control):
+            pool.shutdown(wait=False)
+        calls = sum(count.calls for count in self.runtime.counters.snapshot())
+        log(_LOG, logging.INFO, "stopped", calls=calls, unfinished=unfinished)
+        return unfinished == 0
+
+    def _wire(self, names: Sequence[str]) -> grpc.Server:
+        server = grpc.server(self._unary, options=_options(self._settings))
+        routes = {}
+        for descriptor, instance in self._assembly.services:
+            routes.update(rpc.bind(descriptor, instance, self.runtime))
+        if self._settings.reflection:
+            service = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+            listed = [*names, health.SERVICE_NAME, service.full_name]
+            routes.update(rpc.bind(service, _Reflection(listed), self.runtime))
+        server.add_generic_rpc_handlers((Dispatcher(routes), self.health.handler(self._control)))
+        return server
+
+    def _listen(self) -> int:
+        settings = self._settings
+        address = f"{_bracketed(settings.host)}:{settings.port}"
+        try:
+            if settings.tls_certificate_file:
+                port = self._server.add_secure_port(address, _credentials(settings))
+            else:
+                port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise ConfigurationError([f"host and port: cannot listen on {address}"]) from None
+        if port == 0:
+            raise ConfigurationError([f"host and port: cannot listen on {address}"])
+        return port
+
+    def _probe_store(self) -> None:
+        while not self._probe_stop.wait(self._settings.health_probe_seconds):
+            self._probe_once()
+
+    def _probe_once(self) -> None:
+        try:
+            self._assembly.probe()
+        except Exception:
+            if self.health.serving or not self._probe_thread.is_alive():
+                _LOG.exception("the store cannot be written: NOT_SERVING until it can")
+            self.health.set_serving(False)
+            return
+        if not self.health.serving:
+            log(_LOG, logging.INFO, "SERVING")
+        self.health.set_serving(True)
+
+
+class _Reflection:
+    """Serves reflection through our own wrapper, so that its streams count as streams."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._servicer = reflection.ReflectionServicer(names)
+
+    def server_reflection_info(
+        self, requests: "rpc.Requests[reflection_pb2.ServerReflectionRequest]", call: rpc.Call
+    ) -> Iterator[Any]:
+        """Answer each question about the descriptors of the services."""
+        yield from self._servicer.ServerReflectionInfo(iter(requests), call)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    """Settings as gRPC's channel arguments, whose times are whole milliseconds."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout_seconds)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_client_ping_seconds)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(settings.min_client_ping_seconds)),
+    ]
+    if settings.keepalive_seconds > 0.0:
+        options.append(("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)))
+    if settings.max_connection_age_seconds > 0.0:
+        options.append(("grpc.max_connection_age_ms", _ms(settings.max_connection_age_seconds)))
+        options.append(("grpc.max_connection_age_grace_ms", _ms(settings.max_connection_age_grace_seconds)))
+    return options
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1e3))
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    chain = _read(settings.tls_certificate_file, "tls_certificate_file")
+    key = _read(settings.tls_key_file, "tls_key_file")
+    roots = _read(settings.tls_client_ca_file, "tls_client_ca_file") if settings.tls_client_ca_file else None
+    return grpc.ssl_server_credentials([(key, chain)], roots, require_client_auth=roots is not None)
+
+
+def _read(path: str, name: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError([f"{name} is {path}, which cannot be read: {error.strerror}"]) from None

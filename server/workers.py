@@ -1,0 +1,354 @@
+"""Keeps N worker processes alive on one port: start, replace, restart in turn, drain. Never touches gRPC itself.
+
+The supervisor reserves the port with a bound socket that never listens; each worker listens on the same port with
+SO_REUSEPORT. Between the supervisor and each worker runs one socket pair: the worker writes a byte when it serves,
+and either side's end tells the other that its peer is gone.
+"""
+
+import collections
+import heapq
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from server.config import ConfigurationError
+from server.logs import log
+
+SERVING = b"S"
+"""What a worker writes to its control socket once it answers calls."""
+EXIT_CONFIGURATION = 78
+"""Exit code of a worker whose settings cannot be used (EX_CONFIG of sysexits.h): starting it again is no help."""
+MOST_FAILED_STARTS = 5
+"""Starts in a row that may fail before the supervisor gives up, when no other worker serves."""
+
+_LOG = logging.getLogger("genie.supervisor")
+_FIRST_BACKOFF_SECONDS = 0.1
+_MOST_BACKOFF_SECONDS = 5.0
+_STEADY_SECONDS = 5.0
+"""A worker that served for less than this counts as failed when it dies."""
+_KILL_MARGIN_SECONDS = 10.0
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def reserve_port(host: str, port: int) -> tuple[socket.socket, str, int]:
+    """Bind `port` (0: any free one) for workers to share; the socket to keep open, the numeric host, and the port.
+
+    Raises ConfigurationError when the address is not ours to have, or someone else listens there.
+    """
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        info = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = info[0], info[4]
+        # A second server on the same port would share it silently; binding without SO_REUSEPORT shows it.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError([f"host and port: cannot listen on {host}:{port}: {reason}"]) from None
+    bound = held.getsockname()
+    return held, str(bound[0]), int(bound[1])
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """One process."""
+
+    slot: int
+    process: "subprocess.Popen[bytes]"
+    control: socket.socket
+    started_at: float
+    kill_at: float
+    """When it is killed: for not serving yet, or for not having drained."""
+    replaces: "_Worker | None" = None
+    serving_since: float | None = None
+    draining: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """A place for one worker; counts the failures in a row."""
+
+    failures: int = 0
+    workers: list[_Worker] = field(default_factory=list)
+
+
+class Supervisor:
+    """Runs workers until told to stop by SIGTERM or SIGINT; SIGHUP replaces them one by one."""
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        command: Callable[[int, int], Sequence[str]],
+        start_seconds: float,
+        drain_seconds: float,
+        on_serving: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`command(slot, control descriptor)` is a worker's command line; `drain_seconds` the longest drain.
+
+        `on_serving` is called once, when all workers serve for the first time.
+        """
+        self._command = command
+        self._start_seconds = start_seconds
+        self._drain_seconds = drain_seconds
+        self._on_serving = on_serving
+        self._slots = [_Slot() for _ in range(workers)]
+        self._selector = selectors.DefaultSelector()
+        self._due: list[tuple[float, int]] = []
+        """Heap of (when, slot): workers to start."""
+        self._signals: collections.deque[int] = collections.deque()
+        self._to_replace: collections.deque[_Worker] = collections.deque()
+        self._replacing = False
+        self._replace_again = False
+        self._announced = False
+        self._stopping = False
+        self._exit_code = 0
+        self._had_terminal = _has_terminal()
+
+    def run(self) -> int:
+        """Supervise until the last worker has gone; the exit code. Takes over the process's signal handlers."""
+        wake_reader, wake_writer = socket.socketpair()
+        for end in (wake_reader, wake_writer):
+            end.setblocking(False)
+        self._selector.register(wake_reader, selectors.EVENT_READ, None)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        wakeup_before = signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
+        try:
+            for slot in range(len(self._slots)):
+                self._start(slot)
+            while not self._stopping or self._workers():
+                self._step(wake_reader)
+        finally:
+            signal.set_wakeup_fd(wakeup_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for worker in self._workers():
+                worker.process.kill()
+            self._selector.close()
+            wake_reader.close()
+            wake_writer.close()
+        log(_LOG, logging.INFO, "all workers have stopped", exit_code=self._exit_code)
+        return self._exit_code
+
+    def _step(self, wake_reader: socket.socket) -> None:
+        for key, _ in self._selector.select(self._next_timer()):
+            worker: _Worker | None = key.data
+            if worker is None:
+                wake_reader.recv(4096)
+            elif _received(worker.control):
+                self._serves(worker)
+            else:
+                self._gone(worker)
+        while self._signals:
+            self._obey(self._signals.popleft())
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            self._start(heapq.heappop(self._due)[1])
+        for worker in self._workers():
+            if worker.kill_at <= now:
+                what = "draining" if worker.draining else "starting"
+                log(_LOG, logging.ERROR, "a worker took too long and is killed", pid=worker.process.pid, what=what)
+                worker.process.kill()
+                worker.kill_at = now + _KILL_MARGIN_SECONDS
+
+    def _next_timer(self) -> float | None:
+        timers = [worker.kill_at for worker in self._workers()] + [when for when, _ in self._due[:1]]
+        soonest = min(timers, default=float("inf"))
+        return None if soonest == float("inf") else max(soonest - time.monotonic(), 0.0)
+
+    def _workers(self) -> list[_Worker]:
+        return [worker for slot in self._slots for worker in slot.workers]
+
+    def _any_serving(self) -> bool:
+        return any(worker.serving_since is not None and not worker.draining for worker in self._workers())
+
+    def _start(self, slot: int, replaces: _Worker | None = None) -> None:
+        if self._stopping:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                self._command(slot, theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                # The terminal's Ctrl-C must reach the supervisor only.
+                start_new_session=True,
+                env=_environment(),
+            )
+        now = time.monotonic()
+        worker = _Worker(slot, process, ours, now, now + self._start_seconds, replaces)
+        self._slots[slot].workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        log(_LOG, logging.DEBUG, "worker started", worker=slot + 1, pid=process.pid)
+
+    def _serves(self, worker: _Worker) -> None:
+        if worker.serving_since is not None or worker.draining:
+            return
+        worker.serving_since = time.monotonic()
+        worker.kill_at = float("inf")
+        log(_LOG, logging.INFO, "worker serves", worker=worker.slot + 1, pid=worker.process.pid)
+        old = worker.replaces
+        if old is not None:
+            worker.replaces = None
+            if old in self._slots[worker.slot].workers:
+                self._drain(old, signal.SIGHUP)
+            else:
+                self._replace_next()
+        if not self._announced and all(any(w.serving_since for w in slot.workers) for slot in self._slots):
+            self._announced = True
+            self._on_serving()
+
+    def _gone(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.control)
+        worker.control.close()
+        code = _reaped(worker.process)
+        slot = self._slots[worker.slot]
+        slot.workers.remove(worker)
+        if self._stopping:
+            return
+        if worker.draining:
+            self._replace_next()
+            return
+        log(
+            _LOG,
+            logging.ERROR,
+            "a worker died",
+            worker=worker.slot + 1,
+            pid=worker.process.pid,
+            how=_how(code),
+            served=worker.serving_since is not None,
+        )
+        if worker.replaces is not None:
+            self._give_up_replacing()
+        if slot.workers:
+            # An older worker still serves, or a newer one is on its way.
+            return
+        self._start_again(worker, code)
+
+    def _start_again(self, worker: _Worker, code: int) -> None:
+        slot = self._slots[worker.slot]
+        now = time.monotonic()
+        if worker.serving_since is not None and now - worker.serving_since >= _STEADY_SECONDS:
+            slot.failures = 0
+        hopeless = worker.serving_since is None and (
+            code == EXIT_CONFIGURATION or slot.failures + 1 >= MOST_FAILED_STARTS
+        )
+        if hopeless and not self._any_serving():
+            log(
+                _LOG,
+                logging.CRITICAL,
+                "workers cannot start; giving up: see the lines above for the cause",
+                failed_starts=slot.failures + 1,
+                last=_how(code),
+            )
+            self._exit_code = EXIT_CONFIGURATION if code == EXIT_CONFIGURATION else 1
+            self._stop()
+            return
+        wait = min(_FIRST_BACKOFF_SECONDS * 2.0 ** (slot.failures - 1), _MOST_BACKOFF_SECONDS)
+        heapq.heappush(self._due, (now + (wait if slot.failures else 0.0), worker.slot))
+        slot.failures += 1
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._signals.append(number)
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGHUP and not (self._had_terminal and not _has_terminal()):
+            self._replace_all()
+        elif not self._stopping:
+            log(_LOG, logging.INFO, "stopping", signal=signal.Signals(number).name)
+            self._stop()
+        else:
+            log(_LOG, logging.WARNING, "told to stop again: killing the workers")
+            self._exit_code = 1
+            for worker in self._workers():
+                worker.process.kill()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._due.clear()
+        self._to_replace.clear()
+        for worker in self._workers():
+            self._drain(worker, signal.SIGTERM)
+
+    def _drain(self, worker: _Worker, number: signal.Signals) -> None:
+        worker.draining = True
+        worker.kill_at = time.monotonic() + self._drain_seconds + _KILL_MARGIN_SECONDS
+        worker.process.send_signal(number)
+
+    def _replace_all(self) -> None:
+        if self._stopping:
+            return
+        if self._replacing:
+            self._replace_again = True
+            return
+        self._replacing = True
+        self._to_replace.extend(worker for worker in self._workers() if worker.serving_since is not None)
+        log(_LOG, logging.INFO, "replacing workers one by one", workers=len(self._to_replace))
+        self._replace_next()
+
+    def _replace_next(self) -> None:
+        while self._to_replace:
+            old = self._to_replace.popleft()
+            if old in self._slots[old.slot].workers and not old.draining:
+                self._start(old.slot, replaces=old)
+                return
+        if self._replacing:
+            self._replacing = False
+            log(_LOG, logging.INFO, "all workers are replaced")
+            if self._replace_again:
+                self._replace_again = False
+                self._replace_all()
+
+    def _give_up_replacing(self) -> None:
+        self._to_replace.clear()
+        self._replacing = self._replace_again = False
+        log(_LOG, logging.ERROR, "a replacement did not come up: the workers not yet replaced stay")
+
+
+def _received(control: socket.socket) -> bytes:
+    try:
+        return control.recv(64)
+    except ConnectionResetError:
+        return b""
+
+
+def _reaped(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a worker whose socket has closed, which is its last sign of life."""
+    try:
+        return process.wait(timeout=_KILL_MARGIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _environment() -> dict[str, str]:
+    """Workers are the unit of parallelism: a library's own threads would only get in their way."""
+    return {**dict.fromkeys(_ONE_THREAD, "1"), "GRPC_VERBOSITY": "ERROR", **os.environ}
+
+
+def _has_terminal() -> bool:
+    """Whether standard input is a terminal that still exists; SIGHUP from a closed one means "stop"."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False

@@ -1,0 +1,103 @@
+"""A small service with every kind of method, and an assembly of it for real worker processes."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.wrappers_pb2 import StringValue
+
+from server.admission import Drain
+from server.app import Assembly
+from server.config import Settings
+from server.errors import LearnerNotFound
+from server.rpc import Call, Requests
+
+_STRING = ".google.protobuf.StringValue"
+_KINDS = {"Say": (False, False), "CountUp": (False, True), "Gather": (True, False), "Chat": (True, True)}
+
+
+def _descriptor() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tests/echo.proto",
+        package="genie.tests",
+        syntax="proto3",
+        dependency=["google/protobuf/wrappers.proto"],
+    )
+    service = file.service.add(name="Echo")
+    for name, (client_streaming, server_streaming) in _KINDS.items():
+        service.method.add(
+            name=name,
+            input_type=_STRING,
+            output_type=_STRING,
+            client_streaming=client_streaming,
+            server_streaming=server_streaming,
+        )
+    return file
+
+
+ECHO = descriptor_pool.Default().AddSerializedFile(_descriptor().SerializeToString()).services_by_name["Echo"]
+
+
+class Echo:
+    """Repeats what it is told. The words "missing", "broken", "sleep N", "die" and "pid" do what they say."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.stream_ended = threading.Event()
+
+    def say(self, request: StringValue, call: Call) -> StringValue:
+        self.calls.append(call)
+        word, _, rest = request.value.partition(" ")
+        if word == "missing":
+            raise LearnerNotFound(learner_id=rest)
+        if word == "broken":
+            raise ZeroDivisionError("secret detail")
+        if word == "die":
+            os._exit(9)
+        if word == "sleep":
+            time.sleep(float(rest))
+        return StringValue(value=str(os.getpid()) if word == "pid" else request.value)
+
+    def count_up(self, request: StringValue, call: Call) -> Iterator[StringValue]:
+        try:
+            for number in range(int(request.value)):
+                if number:
+                    call.pause(0.02)
+                yield StringValue(value=str(number))
+        finally:
+            self.stream_ended.set()
+
+    def gather(self, requests: "Requests[StringValue]", call: Call) -> StringValue:
+        return StringValue(value=" ".join(request.value for request in requests))
+
+    def chat(self, requests: "Requests[StringValue]", call: Call) -> Iterator[StringValue]:
+        while batch := requests.take(100):
+            for request in batch:
+                yield StringValue(value=request.value.upper())
+
+
+class EchoClient:
+    """The stub that a generator would have made."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        path = "/genie.tests.Echo/"
+        codec = {
+            "request_serializer": StringValue.SerializeToString,
+            "response_deserializer": StringValue.FromString,
+        }
+        self.say = channel.unary_unary(path + "Say", **codec)
+        self.count_up = channel.unary_stream(path + "CountUp", **codec)
+        self.gather = channel.stream_unary(path + "Gather", **codec)
+        self.chat = channel.stream_stream(path + "Chat", **codec)
+        self.raw_say = channel.unary_unary(path + "Say")
+        self.raw_gather = channel.stream_unary(path + "Gather")
+
+
+def assemble(settings: Settings, drain: Drain) -> Assembly:
+    """The echo service alone. With ECHO_FAILS in the environment, it cannot be built."""
+    if "ECHO_FAILS" in os.environ:
+        raise RuntimeError("told to fail")
+    return Assembly(services=[(ECHO, Echo())])

@@ -129,24 +129,22 @@ def _unpacked(raw: BufferedReader) -> IO[bytes]:
 
 def _read_csv(path: Path, stream: IO[bytes], table: Table, chunk_rows: int, at: list[int]) -> Iterator[Chunk]:
     # Bytes that are no UTF-8 become lone surrogates, so that the row that holds them can be named.
-    text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(_bounded(path, text.readline, at), strict=True)
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise DataFileError(path, f"is empty; needs a header with {', '.join(table.required)}") from None
-    except csv.Error as error:
-        raise DataFileError(path, f"has no header that can be read: {error}", 1) from error
-    kept, ignored = _check_header(path, table, header)
-    names = tuple(header[index] for index in kept)
-    while True:
-        chunk, more = _csv_rows(path, reader, header, chunk_rows)
-        chunk.columns, chunk.ignored = names, ignored
-        chunk.cells = [chunk.cells[index] for index in kept] if chunk.lines else [() for _ in kept]
-        if chunk.lines or chunk.rejected:
-            yield chunk
-        if not more:
-            return
+    with TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.reader(_bounded(path, text.readline, at), strict=True)
+        try:
+            header = next(reader)
+        except StopIteration:
+            raise DataFileError(path, f"is empty; needs a header with {', '.join(table.required)}") from None
+        except csv.Error as error:
+            raise DataFileError(path, f"has no header that can be read: {error}", 1) from error
+        kept, ignored = _check_header(path, table, header)
+        more = True
+        while more:
+            chunk, more = _csv_rows(path, reader, header, chunk_rows)
+            chunk.columns, chunk.ignored = tuple(header[index] for index in kept), ignored
+            chunk.cells = [chunk.cells[index] for index in kept]
+            if chunk.lines or chunk.rejected:
+                yield chunk
 
 
 def _csv_rows(path: Path, reader: Any, header: list[str], limit: int) -> tuple[Chunk, bool]:

@@ -1,0 +1,198 @@
+"""From a log of answers to a learner model, with what held-out learners say of it. Reads no files, draws no chance."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from engine.learner.features import CONCEPT_RATE_STRENGTH, N_DENSE, QUESTION_RATE_STRENGTH
+from engine.learner.metrics import auc, log_loss
+from engine.learner.model import LearnerModel
+from engine.learner.regression import (
+    Design,
+    Layout,
+    Objective,
+    Progress,
+    TrainSettings,
+    frequent_pairs,
+    logits,
+    lookup_pairs,
+    minimise,
+    pair_table,
+    penalties,
+    sparse_part,
+)
+from engine.learner.rows import Rates, TrainingLog, build_rows, fill_bases
+from engine.types import F4, F8, I8
+
+
+class TooLittleData(ValueError):
+    """A log with too few learners or answers to fit anything to."""
+
+
+MOST_FITTED = TrainSettings().most_answers
+FEWEST_ANSWERS = 200
+FEWEST_LEARNERS = 10
+
+
+def _silent(stage: str, done: float) -> None:
+    """Progress that nobody watches."""
+
+
+def _bases(log: TrainingLog, fold: I8, rates: Rates, whole: float) -> tuple[F4, F4]:
+    """Return (base logit, evidence), each (n,), with each learner's own fold left out."""
+    base, evidence = np.empty(log.answers.size, np.float32), np.empty(log.answers.size, np.float32)
+    fill_bases(log, fold, rates.question, rates.concept, whole, base, evidence)
+    return base, evidence
+
+
+def _order(log: TrainingLog, settings: TrainSettings, rng: np.random.Generator) -> tuple[I8, int]:
+    """Return (learners to fit on, held-out ones last; how many are held out), within `most_answers`."""
+    shuffled = rng.permutation(log.learners)
+    sizes = np.diff(log.learner_offsets)[shuffled]
+    kept = shuffled[np.cumsum(sizes) <= max(settings.most_answers, sizes[0])]
+    held = max(int(round(settings.held_out * len(kept))), 1) if settings.held_out > 0 else 0
+    return kept, held
+
+
+def _start(previous: LearnerModel | None, layout: Layout, scale: F8) -> F8:
+    """Return start parameters: an earlier model's, else zero. `scale` (N_DENSE,) is what features are divided by."""
+    w = np.zeros(N_DENSE + layout.size)
+    if previous is None:
+        return w
+    old = previous.weights
+    w[:N_DENSE] = old.dense * scale
+    sparse = w[N_DENSE:]
+    n, c = min(layout.questions, len(old.question_bias)), min(layout.concepts, len(old.concept))
+    sparse[:n] = old.question_bias[:n]
+    sparse[layout.concept : layout.concept + 3 * c] = old.concept[:c].ravel()
+    sparse[layout.concept_pattern : layout.global_pattern] = old.concept_pattern
+    sparse[layout.global_pattern : layout.pair] = old.global_pattern
+    lookup_pairs(old, layout.pairs, sparse[layout.pair :])
+    return w
+
+
+def _package(
+    w: F8,
+    layout: Layout,
+    scale: F8,
+    rates: Rates,
+    whole: float,
+    evidence: float,
+    version: str,
+    previous: LearnerModel | None,
+) -> LearnerModel:
+    """Return the model that parameters w make."""
+    sparse = w[N_DENSE:].astype(np.float32)
+    keys, values = pair_table(layout.pairs, w[N_DENSE + layout.pair :])
+    arrays = {
+        "question_bias": sparse[: layout.questions],
+        "concept": sparse[layout.concept : layout.concept_pattern].reshape(-1, 3),
+        "concept_pattern": sparse[layout.concept_pattern : layout.global_pattern],
+        "global_pattern": sparse[layout.global_pattern : layout.pair],
+        "pair_key": keys,
+        "pair_weight": values,
+        "question_rate": rates.question.sum(axis=1).astype(np.float32),
+        "concept_rate": rates.concept.sum(axis=1).astype(np.float32),
+    }
+    return LearnerModel.of(
+        dense=w[:N_DENSE] / scale,
+        constants=np.array([np.log(whole / (1.0 - whole)), evidence, 0.0]),
+        version=version,
+        arrays=arrays,
+        memory_sets=previous.memory_sets if previous else None,
+        memory_set=previous.memory_set if previous else 0,
+    )
+
+
+def train(
+    log: TrainingLog,
+    *,
+    seed: int,
+    version: str,
+    previous: LearnerModel | None = None,
+    progress: Progress = _silent,
+    settings: TrainSettings | None = None,
+) -> tuple[LearnerModel, dict[str, float]]:
+    """Fit a model to `log`, from `previous` on when given; return it with metrics on held-out learners.
+
+    Metrics: log_loss and auc of held-out learners before they join the closing steps; the same of the base rate alone
+    (base_log_loss) and the numbers of answers and parameters. The same log and seed give the same model on any number of
+    threads.
+
+    Raises:
+        TooLittleData: fewer than FEWEST_LEARNERS learners or FEWEST_ANSWERS answers.
+    """
+    settings = settings or TrainSettings()
+    if log.learners < FEWEST_LEARNERS or log.answers.size < FEWEST_ANSWERS:
+        raise TooLittleData(
+            f"{log.learners} learners with {log.answers.size} answers; at least {FEWEST_LEARNERS} with {FEWEST_ANSWERS}"
+        )
+    rng = np.random.default_rng(seed)
+    progress("reading", 0.0)
+    fold = rng.integers(0, settings.folds, log.learners)
+    kept, held = _order(log, settings, rng)
+    in_hand = np.setdiff1d(np.arange(log.learners), kept[len(kept) - held :])
+    counted = log.take(in_hand)
+    rates = Rates.count(counted, fold[in_hand], settings.folds)
+    whole = float(np.clip(counted.answers.correct.mean(), 0.01, 0.99))
+    part = log.take(kept)
+    part_fold = fold[kept].copy()
+    part_fold[len(kept) - held :] = -1
+    base, evidence = _bases(part, part_fold, rates, whole)
+    if settings.rebase:
+        part = part._replace(answers=part.answers._replace(base_logit=base))
+    progress("features", 0.0)
+    sets = previous.memory_sets if previous else LearnerModel.priors().memory_sets
+    decay = float(sets[previous.memory_set if previous else 0, 20])
+    rows = build_rows(part, base, evidence, sets, decay)
+    n_fit = int(part.learner_offsets[len(kept) - held])
+    scale = np.maximum(rows.dense.std(axis=0, dtype=np.float64), 1e-3)
+    scale[0] = 1.0
+    dense = rows.dense
+    dense /= scale.astype(np.float32)
+    layout = Layout(
+        max(len(rates.question), 1),
+        max(len(rates.concept), 1),
+        frequent_pairs(rows.keys[:n_fit], settings.pair_answers),
+    )
+    index, value = sparse_part(rows, part.answers.question, layout)
+    target = part.answers.correct.astype(np.float32)
+    design = Design(dense, index, value, target)
+    del rows
+    held_out = target[n_fit:]
+
+    def check(w: F8) -> float:
+        return log_loss(held_out, 1.0 / (1.0 + np.exp(-logits(design, w, n_fit))))
+
+    penalty = penalties(layout, settings)
+    with ThreadPoolExecutor(settings.threads) as pool:
+        objective = Objective(design, penalty, n_fit, pool)
+        w = minimise(
+            objective,
+            _start(previous, layout, scale),
+            settings,
+            settings.iterations,
+            check if held else None,
+            progress,
+        )
+        metrics = {
+            "answers": float(log.answers.size),
+            "parameters": float(len(w)),
+            "fitted_answers": float(n_fit),
+        }
+        if held:
+            p = 1.0 / (1.0 + np.exp(-logits(design, w, n_fit)))
+            plain = 1.0 / (1.0 + np.exp(-base[n_fit:].astype(np.float64)))
+            metrics |= {
+                "log_loss": log_loss(held_out, p),
+                "auc": auc(held_out, p),
+                "base_log_loss": log_loss(held_out, plain),
+            }
+            closing = Objective(design, penalty, len(target), pool)
+            w = minimise(closing, w, settings, settings.closing_iterations, None, progress)
+    every = Rates.count(log, fold, settings.folds)
+    whole = float(np.clip(log.answers.correct.mean(), 0.01, 0.99))
+    model = _package(w, layout, scale, every, whole, float(np.median(evidence)), version, previous)
+    return LearnerModel(model.weights, model.memory_sets, model.memory_set, version, metrics), metrics

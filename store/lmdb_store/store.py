@@ -51,7 +51,10 @@ class _View:
     def get(self, table: Table, key: bytes = b"") -> bytes | None:
         if self._prefix is None:
             return None
-        return self._txn.get(self._prefix + table.value + key)
+        try:
+            return self._txn.get(self._prefix + table.value + key)
+        except lmdb.BadValsizeError:
+            return None
 
     def scan(
         self, table: Table, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False

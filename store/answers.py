@@ -1,0 +1,193 @@
+"""The life of an answer: into the log and into the learner's state, once, in one transaction. Resolves no ids.
+
+State is a pure function of the log ordered by (time given, arrival). Answers in time order are taken in as
+they come; one that is older than the newest (a late answer) sends the learner's whole log through the engine
+again. What the log holds never changes: the mastery shown with earlier answers stays as it was shown, also
+when a late one precedes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.learner import Absorbed, LearnerModel, LearnerState, absorb, replay
+from engine.types import U1, AnswerBatch, LearnerProfile
+from store.answer_log import AnswerLog, chronological, encode_answers, join_logs
+from store.api import Table, Transaction
+from store.learners import (
+    Outcome,
+    answers_at,
+    append_answers,
+    find_answers,
+    last_sequence,
+    read_answers,
+    read_state,
+    write_profile,
+    write_state,
+)
+
+
+class NewAnswers(NamedTuple):
+    """Answers of ONE learner, resolved to facts, in the order they were sent (of any times)."""
+
+    batch: AnswerBatch
+    """(n,) answers; `answered_at` in any order, `mastery` and `mastery_sd` not read."""
+    answer_id: Sequence[str]
+    session_id: Sequence[str]
+    """Empty where there is none."""
+    recommendation_id: Sequence[str]
+    """Empty where there is none."""
+    device: U1
+    timed: U1
+    """(n,) 1 where the caller said when the answer was given, 0 where the time of arrival stands in."""
+    received_at: float
+    """Epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswers:
+    """What became of answers, one entry each in the order they were sent."""
+
+    outcome: U1
+    """(n,) of `Outcome`."""
+    log: AnswerLog
+    """(n,) the entries as the log holds them: for a repeat, those of the first time."""
+    state: LearnerState
+    """After all of them."""
+
+
+def record_answers(
+    tx: Transaction, learner_id: str, answers: NewAnswers, model: LearnerModel
+) -> RecordedAnswers:
+    """Record answers of the transaction's learner: log, state, and a profile when there is none.
+
+    An id that the log or the same call already holds is not recorded again: DUPLICATE, or REUSED with other
+    content.
+    """
+    last = last_sequence(tx)
+    known = find_answers(tx, answers.answer_id) if last else {}
+    place: dict[str, int] = {}
+    for i, answer_id in enumerate(answers.answer_id):
+        if answer_id not in known:
+            place.setdefault(answer_id, i)
+    fresh = np.array(sorted(place.values()), np.intp)
+    sent = _as_log(answers, last)
+    whole = len(fresh) == sent.size
+    new = sent if whole else sent.take(fresh)._replace(sequence=last + 1 + np.arange(len(fresh)))
+
+    state = read_state(tx, model.memory_sets)
+    if new.size:
+        state, new = _take_in(tx, state, new, model)
+        append_answers(tx, new, encode_answers(new))
+        write_state(tx, state)
+        if tx.get(Table.PROFILE) is None:
+            born = answers.received_at
+            write_profile(tx, LearnerProfile(learner_id, created_at=born, updated_at=born))
+    if whole:
+        return RecordedAnswers(np.full(new.size, Outcome.RECORDED, np.uint8), new, state)
+    return _with_repeats(tx, sent, new, known, state)
+
+
+def _as_log(answers: NewAnswers, last: int) -> AnswerLog:
+    """The answers as log entries whose effects are still to come."""
+    n, m = answers.batch.size, len(answers.batch.concept)
+    return AnswerLog(
+        batch=answers.batch,
+        sequence=last + 1 + np.arange(n),
+        predicted=np.full(n, np.nan, np.float32),
+        streak=np.zeros(n, np.uint16),
+        milestone=np.zeros(n, np.uint16),
+        late=np.zeros(n, np.uint8),
+        timed=answers.timed,
+        device=answers.device,
+        received_at=np.full(n, answers.received_at),
+        mastery_before=np.full(m, np.nan, np.float32),
+        crossed=np.zeros(m, np.int8),
+        answer_id=answers.answer_id,
+        session_id=answers.session_id,
+        recommendation_id=answers.recommendation_id,
+    )
+
+
+def _take_in(
+    tx: Transaction, state: LearnerState, new: AnswerLog, model: LearnerModel
+) -> tuple[LearnerState, AnswerLog]:
+    """The state after `new`, and `new` with its effects, in the order given."""
+    times = new.batch.answered_at
+    order = np.argsort(times, kind="stable")
+    if state.applied and times[order[0]] < state.last_answered_at:
+        return _take_in_late(tx, state, new, model)
+    if np.array_equal(order, np.arange(new.size)):
+        done = absorb(state, new.batch, model)
+        return done.state, _with_effects(new, done)
+    ordered = new.take(order)
+    done = absorb(state, ordered.batch, model)
+    return done.state, _with_effects(ordered, done).take(np.argsort(order))
+
+
+def _take_in_late(
+    tx: Transaction, state: LearnerState, new: AnswerLog, model: LearnerModel
+) -> tuple[LearnerState, AnswerLog]:
+    """As `_take_in`, where some of `new` are older than what the state has taken in.
+
+    The state before the first of them is rebuilt; from there on every answer is taken in anew, which tells
+    the effects of the late ones in their place; then the log as it will stand leads to the state, as any
+    later replay will do.
+    """
+    new = new._replace(late=(new.batch.answered_at < state.last_answered_at).astype(np.uint8))
+    log = join_logs(read_answers(tx), new)
+    n_old = log.size - new.size
+    order = chronological(log)
+    log = log.take(order)
+    at_new = order >= n_old
+    first = int(np.argmax(at_new))
+    before = LearnerState.empty()
+    if first:
+        before = replay(log.take(np.arange(first)).batch, model.memory_sets)
+    rest = log.take(np.arange(first, log.size))
+    again = _with_effects(rest, absorb(before, rest.batch, model))
+    filled = again.take(np.flatnonzero(at_new[first:]))
+    filled = filled.take(np.argsort(filled.sequence))
+    settled = join_logs(read_answers(tx), filled)
+    settled = settled.take(chronological(settled))
+    after = replay(settled.take(np.arange(first, settled.size)).batch, model.memory_sets, before)
+    return after, filled
+
+
+def _with_effects(log: AnswerLog, done: Absorbed) -> AnswerLog:
+    return log._replace(
+        batch=done.batch,
+        predicted=done.predicted.astype(np.float32),
+        streak=done.streak,
+        milestone=done.milestone,
+        mastery_before=done.mastery_before,
+        crossed=done.crossed,
+    )
+
+
+def _with_repeats(
+    tx: Transaction, sent: AnswerLog, new: AnswerLog, known: dict[str, int], state: LearnerState
+) -> RecordedAnswers:
+    """One entry for each answer sent, where some were there before or come twice."""
+    old_ids = list(known)
+    held = join_logs(new, answers_at(tx, [known[answer_id] for answer_id in old_ids]))
+    where = {answer_id: i for i, answer_id in enumerate([*new.answer_id, *old_ids])}
+    log = held.take(np.array([where[answer_id] for answer_id in sent.answer_id], np.intp))
+    first = {answer_id: i for i, answer_id in reversed(list(enumerate(sent.answer_id)))}
+    is_new = np.array([i == first[a] and a not in known for i, a in enumerate(sent.answer_id)])
+    outcome = np.where(_same(sent, log), Outcome.DUPLICATE, Outcome.REUSED)
+    return RecordedAnswers(np.where(is_new, Outcome.RECORDED, outcome).astype(np.uint8), log, state)
+
+
+def _same(sent: AnswerLog, held: AnswerLog) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """(n,) whether what was sent is what was recorded. A time is compared where the sender gave one."""
+    same = (sent.timed == 0) | (sent.batch.answered_at == held.batch.answered_at)
+    for name in ("question", "correct", "duration_ms", "hints"):
+        same &= getattr(sent.batch, name) == getattr(held.batch, name)
+    same &= sent.device == held.device
+    for name in ("session_id", "recommendation_id"):
+        pairs = zip(getattr(sent, name), getattr(held, name), strict=True)
+        same &= np.fromiter((a == b for a, b in pairs), np.bool_, sent.size)
+    return np.asarray(same)

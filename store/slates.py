@@ -1,0 +1,106 @@
+"""Shown recommendations: the last few of each learner, found by their id. Does not read the payload.
+
+They live in the store that is not synced. A slate's id begins with a digest of its learner's id, which the
+tenant's own partition turns back into the learner; that entry is written first, so that no slate is ever out
+of reach. Inside the learner's partition: SLATE by slot of a ring, SLATE_ID by the id, META holds how many
+there ever were.
+"""
+
+import hashlib
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from store import codec
+from store.api import Partition, Store, Table, Transaction
+from store.records import SlateRecord
+
+RING = 50
+"""Slates kept a learner; the oldest makes room."""
+OWNER_BYTES = 12
+OWNER_CHARACTERS = 16
+TOKEN_BYTES = 12
+
+
+def slate_id(learner_id: str, request_digest: bytes = b"") -> str:
+    """A new slate's id, 32 characters: the same for the same learner and request, random without a request digest."""
+    token = hashlib.blake2b(request_digest, digest_size=TOKEN_BYTES).digest() if request_digest else None
+    return urlsafe_b64encode(_owner(learner_id) + (token or secrets.token_bytes(TOKEN_BYTES))).decode()
+
+
+def write_slate(store: Store, tenant: str, slate: SlateRecord) -> None:
+    """Keep a slate; one with the same id is replaced."""
+    owner = _owner(slate.learner_id)
+    with store.read(Partition(tenant)) as reader:
+        known = reader.get(Table.SLATE_OWNER, owner) is not None
+    if not known:
+        store.update(
+            Partition(tenant), lambda tx: tx.put(Table.SLATE_OWNER, owner, slate.learner_id.encode())
+        )
+    value = codec.SLATE.encode(slate)
+    key = slate.recommendation_id.encode()
+    store.update(Partition(tenant, slate.learner_id), lambda tx: _put(tx, key, value))
+
+
+def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
+    """A slate by its id; None when it is unknown, or has made room for newer ones."""
+    learner_id = _learner_of(store, tenant, recommendation_id)
+    if learner_id is None:
+        return None
+    with store.read(Partition(tenant, learner_id)) as reader:
+        slot = reader.get(Table.SLATE_ID, recommendation_id.encode())
+        value = None if slot is None else reader.get(Table.SLATE, slot)
+    return None if value is None else codec.SLATE.decode(value)
+
+
+def list_slates(store: Store, partition: Partition, *, limit: int = RING) -> list[SlateRecord]:
+    """The learner's slates, newest first."""
+    with store.read(partition) as reader:
+        count = _count(reader.get(Table.META))
+        slots = (_slot(number) for number in range(count - 1, max(count - RING, 0) - 1, -1))
+        values = [value for slot in slots if (value := reader.get(Table.SLATE, slot)) is not None]
+    return [codec.SLATE.decode(value) for value in values[:limit]]
+
+
+def erase_slates(store: Store, partition: Partition) -> int:
+    """Remove everything this store holds of a learner; the number of entries."""
+    owner = _owner(partition.learner_id)
+    removed = store.erase(partition)
+    gone = store.update(Partition(partition.tenant), lambda tx: tx.delete(Table.SLATE_OWNER, owner))
+    return removed + int(gone)
+
+
+def _put(tx: Transaction, key: bytes, value: bytes) -> None:
+    held = tx.get(Table.SLATE_ID, key)
+    if held is not None:
+        tx.put(Table.SLATE, held, value)
+        return
+    count = _count(tx.get(Table.META))
+    slot = _slot(count)
+    replaced = tx.get(Table.SLATE, slot)
+    if replaced is not None:
+        tx.delete(Table.SLATE_ID, codec.SLATE.decode(replaced).recommendation_id.encode())
+    tx.put(Table.SLATE, slot, value)
+    tx.put(Table.SLATE_ID, key, slot)
+    tx.put(Table.META, b"", (count + 1).to_bytes(8, "big"))
+
+
+def _learner_of(store: Store, tenant: str, recommendation_id: str) -> str | None:
+    try:
+        owner = urlsafe_b64decode(recommendation_id[:OWNER_CHARACTERS].encode("ascii"))
+    except ValueError:
+        return None
+    with store.read(Partition(tenant)) as reader:
+        value = reader.get(Table.SLATE_OWNER, owner)
+    return None if value is None else value.decode()
+
+
+def _owner(learner_id: str) -> bytes:
+    return hashlib.blake2b(learner_id.encode(), digest_size=OWNER_BYTES).digest()
+
+
+def _count(value: bytes | None) -> int:
+    return 0 if value is None else int.from_bytes(value, "big")
+
+
+def _slot(number: int) -> bytes:
+    return (number % RING).to_bytes(2, "big")

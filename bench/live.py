@@ -55,7 +55,7 @@ class LiveServer:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(self.port)),
-                *("--workers", str(self.workers), "--data-dir", str(self.directory / "data")),
+                *("--workers", str(self.workers), "--data-directory", str(self.directory / "data")),
             ],
             env=environment,
             stdout=self._log,

@@ -236,7 +236,8 @@ class _Shelf:
             present = {p.concept_id: p for p in concept.prerequisites if p.concept_id in self.concept_row}
             hard_count = sum(p.hard for p in present.values())
             for needed in present.values():
-                weight = needed.encompassed or graph.default_credit(needed.hard, hard_count)
+                default = graph.default_credit(needed.hard, hard_count)
+                weight = default if needed.encompassed is None else needed.encompassed
                 edges.append((concept.row, self.concept_row[needed.concept_id], needed.hard, weight))
         return edges
 

@@ -25,8 +25,9 @@ class Prerequisite:
     concept_id: str
     hard: bool = True
     """A hard prerequisite blocks what needs it; a soft one only lowers readiness."""
-    encompassed: float = 0.0
-    """Share of a review of the prerequisite that practising the dependent concept is worth, 0 to 1; 0 asks for the default."""
+    encompassed: float | None = None
+    """Share of a review of the prerequisite that practising the dependent concept is worth, 0 to 1; None asks for the
+    default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ class Call:
         self._context = context
         self._drain = drain
 
+    def renew(self) -> None:
+        """Read the clock again: for the next message of a stream."""
+        self.now = time.time()
+
     def remaining(self) -> float:
         """Seconds until the caller's deadline, not below 0."""
         return max(self.deadline - time.monotonic(), 0.0)

@@ -17,7 +17,6 @@ class Session:
     """Time the learner meant to spend; 0 when unknown."""
     first_sequence: int = 0
     """Sequence that the learner's next answer had when the session was opened: none of its answers is earlier."""
-    end_request_id: str = ""
     summary: bytes = b""
     """What the service wrote down at the end; the store does not read it."""
 

@@ -1,0 +1,219 @@
+"""From answers as sent to answers as recorded, with a result for each. The work behind RecordAnswers and StreamAnswers."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from google.rpc import status_pb2
+
+from engine.learner import TARGET_RETENTION, LearnerModel
+from engine.learner.memory import SECONDS_A_DAY, days_until
+from engine.types import U4, LearnerProfile
+from genie.v1 import practice_service_pb2 as pb
+from genie.v1 import resources_pb2
+from server import convert, errors
+from server.answer_facts import answer_facts, on_calendar
+from server.learner_views import held_time, milestone_messages, streak_message
+from server.local_days import DEFAULT_TIME_ZONE, local_day
+from server.rpc import Call
+from server.tenants import Bundle, Tenants
+from server.validate import MOST_SECONDS_AHEAD, Violations
+from store.answers import NewAnswers, RecordedAnswers, record_answers
+from store.api import Partition, Store, Transaction
+from store.learners import Outcome, read_profile
+
+MOST_HINTS = 255
+COMMIT_SECONDS = 30.0
+"""Longest wait for a commit when the caller set no deadline: a store that takes longer is not working."""
+
+T = TypeVar("T")
+
+_STATUSES = {
+    Outcome.RECORDED: pb.ANSWER_STATUS_RECORDED,
+    Outcome.DUPLICATE: pb.ANSWER_STATUS_DUPLICATE,
+}
+_EVENTS = {
+    1: resources_pb2.MASTERY_EVENT_MASTERED,
+    -1: resources_pb2.MASTERY_EVENT_LOST,
+    0: resources_pb2.MASTERY_EVENT_UNSPECIFIED,
+}
+
+
+class _Valid(NamedTuple):
+    """An answer that can be recorded."""
+
+    place: int
+    """Index in the call."""
+    answer: pb.Answer
+    question: int
+    answered_at: float
+    duration_ms: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One call's answers on their way."""
+
+    call: Call
+    bundle: Bundle
+    results: list[pb.AnswerResult]
+    by_learner: dict[str, list[_Valid]] = field(default_factory=dict)
+
+
+def take_in(
+    store: Store,
+    tenants: Tenants,
+    answers: Sequence[pb.Answer],
+    call: Call,
+    *,
+    path: Callable[[int], Violations],
+) -> list[pb.AnswerResult]:
+    """Record answers and return their results, in order, after the commit.
+
+    `path(i)` names answer i in violations. An answer that cannot be recorded has its error in its result. Raises
+    StoreError when the store cannot take any.
+    """
+    batch = _Batch(call, tenants.bundle(call.tenant), [pb.AnswerResult(answer_id=a.answer_id) for a in answers])
+    if any(answer.question_id not in batch.bundle.catalog.question_row for answer in answers):
+        batch.bundle = tenants.bundle(call.tenant, fresh=True)
+    for place, answer in enumerate(answers):
+        try:
+            valid = _check(batch.bundle, place, answer, path(place), call.now)
+        except errors.GenieError as error:
+            _refuse(batch.results[place], error)
+        else:
+            batch.by_learner.setdefault(answer.learner_id, []).append(valid)
+    pending = []
+    for learner_id, group in batch.by_learner.items():
+        partition = Partition(call.tenant, learner_id)
+        with store.read(partition) as reader:
+            time_zone = calendar_of(read_profile(reader))
+        new = _new_answers(batch, group, time_zone)
+        model = batch.bundle.learner_model
+        operation = store.submit(partition, partial(_record, learner_id=learner_id, new=new, model=model))
+        pending.append((operation, group, time_zone))
+    for operation, group, time_zone in pending:
+        _fill(batch, group, committed(operation, call), time_zone)
+    return batch.results
+
+
+def committed(operation: "Future[T]", call: Call) -> T:
+    """What a submitted operation returned, after its commit. Raises DeadlineExceeded, StoreUnavailable."""
+    try:
+        return operation.result(min(call.remaining(), COMMIT_SECONDS))
+    except TimeoutError:
+        if call.remaining() > 0.0:
+            raise errors.StoreUnavailable(operation="write") from None
+        raise errors.DeadlineExceeded() from None
+
+
+def calendar_of(profile: LearnerProfile | None) -> str:
+    """The learner's time zone; UTC for one nobody has created."""
+    return DEFAULT_TIME_ZONE if profile is None else profile.time_zone
+
+
+def _record(tx: Transaction, *, learner_id: str, new: NewAnswers, model: LearnerModel) -> RecordedAnswers:
+    return record_answers(tx, learner_id, new, model)
+
+
+def _check(bundle: Bundle, place: int, answer: pb.Answer, check: Violations, now: float) -> _Valid:
+    """The answer with its question's row and its time. Raises InvalidRequest, AnswerFromFuture, QuestionNotFound."""
+    check.identifier("answer_id", answer.answer_id)
+    check.identifier("learner_id", answer.learner_id)
+    check.identifier("question_id", answer.question_id)
+    check.identifier("session_id", answer.session_id, required=False)
+    check.identifier("recommendation_id", answer.recommendation_id, required=False)
+    if not answer.HasField("correct"):
+        check.add("correct", "must be given")
+    check.whole("hints_used", answer.hints_used, least=0, most=MOST_HINTS)
+    check.enum("device", answer.device, resources_pb2.Device)
+    seconds = convert.optional_duration(check, "duration", answer, "duration")
+    answered_at = now
+    if answer.HasField("answered_at"):
+        answered_at = check.timestamp("answered_at", answer.answered_at, now=now, most_ahead_seconds=float("inf"))
+    check.check()
+    if answered_at > now + MOST_SECONDS_AHEAD:
+        raise errors.AnswerFromFuture(
+            answer_id=answer.answer_id,
+            answered_at=answer.answered_at.ToJsonString(),
+            seconds_ahead=round(answered_at - now),
+        )
+    row = bundle.catalog.question_row.get(answer.question_id)
+    if row is None:
+        raise errors.QuestionNotFound(question_id=answer.question_id)
+    return _Valid(place, answer, row, answered_at, round(seconds * 1e3))
+
+
+def _refuse(result: pb.AnswerResult, error: errors.GenieError) -> None:
+    status: status_pb2.Status = error.status()
+    result.status = pb.ANSWER_STATUS_REJECTED
+    result.error.CopyFrom(status)
+
+
+def _new_answers(batch: _Batch, group: Sequence[_Valid], time_zone: str) -> NewAnswers:
+    answers = [valid.answer for valid in group]
+    questions: U4 = np.array([valid.question for valid in group], np.uint32)
+    facts = answer_facts(
+        batch.bundle.facts,
+        question=questions,
+        correct=np.array([answer.correct for answer in answers], np.uint8),
+        answered_at=np.array([valid.answered_at for valid in group]),
+        duration_ms=np.array([valid.duration_ms for valid in group], np.uint32),
+        hints=np.array([answer.hints_used for answer in answers], np.uint8),
+    )
+    return NewAnswers(
+        batch=on_calendar(facts, time_zone),
+        answer_id=[answer.answer_id for answer in answers],
+        session_id=[answer.session_id for answer in answers],
+        recommendation_id=[answer.recommendation_id for answer in answers],
+        device=np.array([answer.device for answer in answers], np.uint8),
+        timed=np.array([answer.HasField("answered_at") for answer in answers], np.uint8),
+        received_at=batch.call.now,
+    )
+
+
+def _fill(batch: _Batch, group: Sequence[_Valid], recorded: RecordedAnswers, time_zone: str) -> None:
+    """Write what was recorded of one learner's answers into their results."""
+    today = local_day(batch.call.now, time_zone)
+    streak = streak_message(recorded.state, today)
+    logged = recorded.log.batch
+    for i, valid in enumerate(group):
+        outcome = Outcome(int(recorded.outcome[i]))
+        result = batch.results[valid.place]
+        if outcome is Outcome.REUSED:
+            _refuse(result, errors.IdempotencyKeyReused(field="answer_id", id=valid.answer.answer_id))
+            continue
+        result.status = _STATUSES[outcome]
+        result.answered_at.CopyFrom(convert.timestamp(float(logged.answered_at[i])))
+        result.predicted_success = float(recorded.log.predicted[i])
+        result.mastery_changes.extend(_changes(batch.bundle, recorded, i))
+        result.streak.CopyFrom(streak)
+        result.milestones.extend(milestone_messages(int(recorded.log.milestone[i]), int(logged.local_day[i])))
+        result.late = bool(recorded.log.late[i])
+
+
+def _changes(bundle: Bundle, recorded: RecordedAnswers, i: int) -> list[pb.MasteryChange]:
+    log, state = recorded.log, recorded.state
+    known = state.concepts["row"]
+    decay = float(bundle.learner_model.memory_sets[bundle.learner_model.memory_set, 20])
+    changes = []
+    for pair in range(int(log.batch.offsets[i]), int(log.batch.offsets[i + 1])):
+        row = int(log.batch.concept[pair])
+        change = pb.MasteryChange(
+            concept_id=bundle.concept_id(row),
+            mastery_before=float(log.mastery_before[pair]),
+            mastery_after=float(log.batch.mastery[pair]),
+            mastery_sd_after=float(log.batch.mastery_sd[pair]),
+            weight=float(log.batch.weight[pair]),
+            event=_EVENTS[int(log.crossed[pair])],
+        )
+        at = int(np.searchsorted(known, row))
+        if at < len(known) and known[at] == row and state.concepts["stability"][at] > 0.0:
+            days = days_until(float(state.concepts["stability"][at]), TARGET_RETENTION, decay)
+            due = float(state.concepts["review_at"][at]) + days * SECONDS_A_DAY
+            change.next_review_time.CopyFrom(held_time(due))
+        changes.append(change)
+    return changes

@@ -1,0 +1,197 @@
+"""What a worker serves each tenant from: its catalogue and models, made ready once and kept up to date. Answers nobody."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from engine.catalog import Catalog, build_catalog
+from engine.learner import LearnerModel, QuestionConcepts
+from engine.serving import Models, Serving, prepare
+from server.answer_facts import FactSource
+from server.logs import log
+from store import catalogs
+from store.api import Partition, Store
+
+MODEL_LOOK_SECONDS = 1.0
+"""How often to look whether training has pointed at another model."""
+PATIENCE_SECONDS = 0.5
+"""How long a call waits for a changed catalogue to be made ready before it is served from the one before."""
+MOST_TENANTS = 64
+"""Tenants kept ready; the one that was asked for longest ago makes room."""
+
+_LOG = logging.getLogger("genie.tenants")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One catalogue version with one model version."""
+
+    serving: Serving
+    facts: FactSource
+    model_failed: bool = False
+    """A trained model was there but could not be used; the one before, or priors, stand in."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue."""
+        return self.serving.catalog
+
+    def concept_id(self, row: int) -> str:
+        """Id of a concept; empty for one that was deleted, or is newer than this bundle."""
+        ids = self.serving.catalog.concept_ids
+        return ids[row] if row < len(ids) else ""
+
+    @property
+    def learner_model(self) -> LearnerModel:
+        """The learner model, with the catalogue's medians."""
+        return self.serving.learner
+
+    @property
+    def question_concepts(self) -> QuestionConcepts:
+        """Concepts of each question, as the learner model reads them."""
+        return self.serving.question_concepts
+
+    @property
+    def model_version(self) -> str:
+        """The models' version; "priors" when nothing was trained."""
+        return self.serving.models.version
+
+
+@dataclass(slots=True)
+class _Entry:
+    bundle: Bundle
+    catalog_version: int
+    model_version: str | None
+    looked_at: float
+    """When the model's pointer was last read, on the monotonic clock."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    build: "Future[_Entry] | None" = None
+
+
+class Tenants:
+    """Bundles by tenant; thread-safe.
+
+    A bundle is rebuilt when the store's catalogue version or the current model has changed, by one thread at a time. Small
+    catalogues are ready before the call that noticed goes on, so that it sees every change committed before it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        current_model: Callable[[str], str | None] = lambda tenant: None,
+        load_models: Callable[[str, str], Models] = lambda tenant, version: Models.priors(),
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """`current_model(tenant)` names the trained version in use, `load_models(tenant, version)` maps it."""
+        self._store = store
+        self._current_model = current_model
+        self._load_models = load_models
+        self._patience_seconds = patience_seconds
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+
+    def bundle(self, tenant: str, *, fresh: bool = False) -> Bundle:
+        """What to serve the tenant from now. With `fresh`, wait for the newest catalogue however long it takes.
+
+        Raises StoreError when the catalogue cannot be read.
+        """
+        with self._store.read(Partition(tenant)) as reader:
+            catalog_version = catalogs.read_counts(reader).version
+        with self._lock:
+            entry = self._entries.get(tenant)
+            if entry is not None:
+                self._entries.move_to_end(tenant)
+        if entry is None:
+            return self._first(tenant)
+        if entry.catalog_version == catalog_version and not self._model_changed(tenant, entry):
+            return entry.bundle
+        with entry.lock:
+            if entry.build is None:
+                entry.build = self._builder.submit(self._rebuild, tenant, entry)
+            build = entry.build
+        try:
+            return build.result(None if fresh else self._patience_seconds).bundle
+        except TimeoutError:
+            return entry.bundle
+
+    def close(self) -> None:
+        """End the building thread."""
+        self._builder.shutdown(wait=True, cancel_futures=True)
+
+    def _first(self, tenant: str) -> Bundle:
+        build = self._builder.submit(self._build, tenant, None)
+        entry = build.result()
+        self._keep(tenant, entry)
+        return entry.bundle
+
+    def _keep(self, tenant: str, entry: _Entry) -> None:
+        with self._lock:
+            self._entries[tenant] = entry
+            self._entries.move_to_end(tenant)
+            while len(self._entries) > MOST_TENANTS:
+                self._entries.popitem(last=False)
+
+    def _model_changed(self, tenant: str, entry: _Entry) -> bool:
+        now = time.monotonic()
+        if now - entry.looked_at < MODEL_LOOK_SECONDS:
+            return False
+        entry.looked_at = now
+        return self._model_name(tenant, entry.model_version) != entry.model_version
+
+    def _model_name(self, tenant: str, before: str | None) -> str | None:
+        """The current model's name; an unreadable pointer leaves things as they are."""
+        try:
+            return self._current_model(tenant)
+        except Exception:
+            _LOG.exception("the pointer to the current model cannot be read")
+            return before
+
+    def _rebuild(self, tenant: str, old: _Entry) -> _Entry:
+        try:
+            entry = self._build(tenant, old)
+            self._keep(tenant, entry)
+            return entry
+        finally:
+            with old.lock:
+                old.build = None
+
+    def _build(self, tenant: str, old: _Entry | None) -> _Entry:
+        started = time.monotonic()
+        with self._store.read(Partition(tenant)) as reader:
+            records = catalogs.load_catalog(reader)
+        version = self._model_name(tenant, None if old is None else old.model_version)
+        models, failed = self._models(tenant, version, old)
+        if old is not None and old.catalog_version == records.version:
+            catalog = old.bundle.catalog
+        else:
+            catalog = build_catalog(records.concepts, records.questions, version=records.version)
+        serving = prepare(catalog, models)
+        bundle = Bundle(serving, FactSource.of(catalog, models.learner), failed)
+        log(
+            _LOG,
+            logging.INFO,
+            "catalogue ready",
+            tenant=tenant,
+            catalog_version=records.version,
+            model_version=models.version,
+            questions=len(records.questions),
+            duration_ms=round((time.monotonic() - started) * 1e3, 1),
+        )
+        return _Entry(bundle, records.version, version, started)
+
+    def _models(self, tenant: str, version: str | None, old: _Entry | None) -> tuple[Models, bool]:
+        if old is not None and old.model_version == version:
+            return old.bundle.serving.models, old.bundle.model_failed
+        if version is None:
+            return Models.priors(), False
+        try:
+            return self._load_models(tenant, version), False
+        except Exception:
+            _LOG.exception("model %s cannot be used; the one before stays", version)
+            return (Models.priors() if old is None else old.bundle.serving.models), True

@@ -28,11 +28,11 @@ class Changes:
     updated: int = 0
     unchanged: int = 0
 
-    def add(self, created: int, updated: int, unchanged: int) -> None:
+    def add(self, more: "Changes") -> None:
         """Count more."""
-        self.created += created
-        self.updated += updated
-        self.unchanged += unchanged
+        self.created += more.created
+        self.updated += more.updated
+        self.unchanged += more.unchanged
 
 
 def store_concepts(
@@ -87,7 +87,7 @@ def store_questions(
     entries = iter(questions)
     while chosen := list(islice(entries, QUESTIONS_A_COMMIT)):
         done, created = store.update(Partition(tenant), partial(_put_questions, entries=chosen, now=now))
-        changes.add(done.created, done.updated, done.unchanged)
+        changes.add(done)
         new_concepts += created
     return changes, new_concepts
 

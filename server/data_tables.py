@@ -56,7 +56,7 @@ LEARNERS = Table(
 ANSWERS = Table(
     "answers",
     ("answer_id", "learner_id", "question_id", "correct"),
-    ("seconds", "answered_at", "duration_ms", "hints_used", "session_id", "recommendation_id"),
+    ("seconds", "answered_at", "duration_ms", "hints_used", "device", "session_id", "recommendation_id"),
 )
 TABLES = (CONCEPTS, QUESTIONS, LEARNERS, ANSWERS)
 """In the order in which they are imported: later ones refer to earlier ones."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.data_answers import Answers, answers_of
 from server.data_files import (
     MOST_LINE_CHARACTERS,
     Chunk,
@@ -21,9 +22,7 @@ from server.data_files import (
     written,
 )
 from server.data_rows import (
-    Answers,
     RowCheck,
-    answers_of,
     concept_of,
     concept_row,
     epoch_seconds,

@@ -75,6 +75,10 @@ class _CandidateSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Candi
     """A good place to begin: a concept without prerequisites, or a central one, for a learner without history."""
     CANDIDATE_SOURCE_POPULAR: _CandidateSource.ValueType  # 8
     """Often practised by all learners."""
+    CANDIDATE_SOURCE_RANDOM: _CandidateSource.ValueType  # 9
+    """Drawn at random from what is open to the learner."""
+    CANDIDATE_SOURCE_FILL: _CandidateSource.ValueType  # 10
+    """Taken to fill the slate when the policy's own sources gave too few."""
 
 class CandidateSource(_CandidateSource, metaclass=_CandidateSourceEnumTypeWrapper):
     """What proposed a question."""
@@ -97,6 +101,10 @@ CANDIDATE_SOURCE_STARTER: CandidateSource.ValueType  # 7
 """A good place to begin: a concept without prerequisites, or a central one, for a learner without history."""
 CANDIDATE_SOURCE_POPULAR: CandidateSource.ValueType  # 8
 """Often practised by all learners."""
+CANDIDATE_SOURCE_RANDOM: CandidateSource.ValueType  # 9
+"""Drawn at random from what is open to the learner."""
+CANDIDATE_SOURCE_FILL: CandidateSource.ValueType  # 10
+"""Taken to fill the slate when the policy's own sources gave too few."""
 Global___CandidateSource: _TypeAlias = CandidateSource  # noqa: Y015
 
 @_typing.final

@@ -210,7 +210,7 @@ class AnswerResult(_message.Message):
 
     @_builtins.property
     def streak(self) -> _resources_pb2.Streak:
-        """The learner's streak after it."""
+        """The learner's streak now, with all answers of the call taken in."""
 
     @_builtins.property
     def milestones(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Milestone]:

@@ -73,9 +73,10 @@ class PracticeServiceServicer:
 
     def StartSession(self, request, context):
         """Opens a session: a stretch of practice without a long break. Answers may be recorded without one.
+        A learner nobody has heard of yet is created, in the time zone UTC.
 
         Idempotency: by session id; a repeat with the same body returns the session as it was opened.
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, IDEMPOTENCY_KEY_REUSED (the id names a session with another
+        Errors: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED (the id names a session with another
         body).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -98,12 +99,13 @@ class PracticeServiceServicer:
         """Records answers and tells what each changed. Answers stand alone: one that is refused does not hold up
         the others, and every answer has its own result. Answers may come late and in any order: `answered_at`
         orders them, and one that is older than the learner's newest corrects the state as if it had come in
-        time.
+        time. A learner nobody has heard of yet is created, in the time zone UTC: an answer sent after a learner
+        was erased starts a new one.
 
         Idempotency: by answer id; a repeat with the same content changes nothing and returns the earlier result
         as DUPLICATE.
         Errors of the whole call: INVALID_FIELD (no answers), BATCH_TOO_LARGE, STORE_UNAVAILABLE, STORE_FULL.
-        Errors of one answer, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, QUESTION_NOT_FOUND,
+        Errors of one answer, in its result: INVALID_FIELD, QUESTION_NOT_FOUND,
         ANSWER_FROM_FUTURE, IDEMPOTENCY_KEY_REUSED (the answer id was used for another answer).
         Limits: 1 to 1,000 answers, of any learners.
         """

@@ -41,9 +41,10 @@ class PracticeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PracticeServiceAsyncStub: ...
     StartSession: _grpc.UnaryUnaryMultiCallable[_practice_service_pb2.StartSessionRequest, _practice_service_pb2.StartSessionResponse]
     """Opens a session: a stretch of practice without a long break. Answers may be recorded without one.
+    A learner nobody has heard of yet is created, in the time zone UTC.
 
     Idempotency: by session id; a repeat with the same body returns the session as it was opened.
-    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, IDEMPOTENCY_KEY_REUSED (the id names a session with another
+    Errors: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED (the id names a session with another
     body).
     """
     EndSession: _grpc.UnaryUnaryMultiCallable[_practice_service_pb2.EndSessionRequest, _practice_service_pb2.EndSessionResponse]
@@ -58,12 +59,13 @@ class PracticeServiceStub:
     """Records answers and tells what each changed. Answers stand alone: one that is refused does not hold up
     the others, and every answer has its own result. Answers may come late and in any order: `answered_at`
     orders them, and one that is older than the learner's newest corrects the state as if it had come in
-    time.
+    time. A learner nobody has heard of yet is created, in the time zone UTC: an answer sent after a learner
+    was erased starts a new one.
 
     Idempotency: by answer id; a repeat with the same content changes nothing and returns the earlier result
     as DUPLICATE.
     Errors of the whole call: INVALID_FIELD (no answers), BATCH_TOO_LARGE, STORE_UNAVAILABLE, STORE_FULL.
-    Errors of one answer, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, QUESTION_NOT_FOUND,
+    Errors of one answer, in its result: INVALID_FIELD, QUESTION_NOT_FOUND,
     ANSWER_FROM_FUTURE, IDEMPOTENCY_KEY_REUSED (the answer id was used for another answer).
     Limits: 1 to 1,000 answers, of any learners.
     """
@@ -91,9 +93,10 @@ class PracticeServiceAsyncStub(PracticeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartSession: _aio.UnaryUnaryMultiCallable[_practice_service_pb2.StartSessionRequest, _practice_service_pb2.StartSessionResponse]  # type: ignore[assignment]
     """Opens a session: a stretch of practice without a long break. Answers may be recorded without one.
+    A learner nobody has heard of yet is created, in the time zone UTC.
 
     Idempotency: by session id; a repeat with the same body returns the session as it was opened.
-    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, IDEMPOTENCY_KEY_REUSED (the id names a session with another
+    Errors: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED (the id names a session with another
     body).
     """
     EndSession: _aio.UnaryUnaryMultiCallable[_practice_service_pb2.EndSessionRequest, _practice_service_pb2.EndSessionResponse]  # type: ignore[assignment]
@@ -108,12 +111,13 @@ class PracticeServiceAsyncStub(PracticeServiceStub):
     """Records answers and tells what each changed. Answers stand alone: one that is refused does not hold up
     the others, and every answer has its own result. Answers may come late and in any order: `answered_at`
     orders them, and one that is older than the learner's newest corrects the state as if it had come in
-    time.
+    time. A learner nobody has heard of yet is created, in the time zone UTC: an answer sent after a learner
+    was erased starts a new one.
 
     Idempotency: by answer id; a repeat with the same content changes nothing and returns the earlier result
     as DUPLICATE.
     Errors of the whole call: INVALID_FIELD (no answers), BATCH_TOO_LARGE, STORE_UNAVAILABLE, STORE_FULL.
-    Errors of one answer, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, QUESTION_NOT_FOUND,
+    Errors of one answer, in its result: INVALID_FIELD, QUESTION_NOT_FOUND,
     ANSWER_FROM_FUTURE, IDEMPOTENCY_KEY_REUSED (the answer id was used for another answer).
     Limits: 1 to 1,000 answers, of any learners.
     """
@@ -144,9 +148,10 @@ class PracticeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_practice_service_pb2.StartSessionResponse, _abc.Awaitable[_practice_service_pb2.StartSessionResponse]]:
         """Opens a session: a stretch of practice without a long break. Answers may be recorded without one.
+        A learner nobody has heard of yet is created, in the time zone UTC.
 
         Idempotency: by session id; a repeat with the same body returns the session as it was opened.
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, IDEMPOTENCY_KEY_REUSED (the id names a session with another
+        Errors: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED (the id names a session with another
         body).
         """
 
@@ -173,12 +178,13 @@ class PracticeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Records answers and tells what each changed. Answers stand alone: one that is refused does not hold up
         the others, and every answer has its own result. Answers may come late and in any order: `answered_at`
         orders them, and one that is older than the learner's newest corrects the state as if it had come in
-        time.
+        time. A learner nobody has heard of yet is created, in the time zone UTC: an answer sent after a learner
+        was erased starts a new one.
 
         Idempotency: by answer id; a repeat with the same content changes nothing and returns the earlier result
         as DUPLICATE.
         Errors of the whole call: INVALID_FIELD (no answers), BATCH_TOO_LARGE, STORE_UNAVAILABLE, STORE_FULL.
-        Errors of one answer, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, QUESTION_NOT_FOUND,
+        Errors of one answer, in its result: INVALID_FIELD, QUESTION_NOT_FOUND,
         ANSWER_FROM_FUTURE, IDEMPOTENCY_KEY_REUSED (the answer id was used for another answer).
         Limits: 1 to 1,000 answers, of any learners.
         """

@@ -40,8 +40,6 @@ class _DegradedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degrad
     """The slate could not be written down: it cannot be explained or listed later, and is not repeated by its
     request id.
     """
-    DEGRADED_REASON_OVERLOAD: _DegradedReason.ValueType  # 4
-    """The server is close to its limits and considered fewer candidates."""
 
 class DegradedReason(_DegradedReason, metaclass=_DegradedReasonEnumTypeWrapper):
     """Why a slate is less than the server could do."""
@@ -56,8 +54,6 @@ DEGRADED_REASON_NOT_STORED: DegradedReason.ValueType  # 3
 """The slate could not be written down: it cannot be explained or listed later, and is not repeated by its
 request id.
 """
-DEGRADED_REASON_OVERLOAD: DegradedReason.ValueType  # 4
-"""The server is close to its limits and considered fewer candidates."""
 Global___DegradedReason: _TypeAlias = DegradedReason  # noqa: Y015
 
 class _ShortfallReason:

@@ -79,12 +79,13 @@ class RecommendationServiceServicer:
     def Recommend(self, request, context):
         """Recommends a slate: the questions that this learner should practise next, best first. It reflects every
         answer acknowledged before the call was sent. Past its own time budget the server answers with the best
-        it has and says so (`degraded`), rather than failing. A learner for whom little or nothing is eligible
-        gets a short or empty slate with the reason.
+        it has and says so (`degraded`), rather than failing. A learner nobody has heard of yet gets what a
+        stranger should begin with; one for whom little or nothing is eligible gets a short or empty slate with
+        the reason.
 
         Idempotency: with `request_id`, a repeat while the slate is held returns the same slate; the id also
         seeds the exploration, so that the same id in the same state gives the same slate in any case.
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, CONCEPT_NOT_FOUND (the objective), UNKNOWN_POLICY,
+        Errors: INVALID_FIELD, CONCEPT_NOT_FOUND (the objective), UNKNOWN_POLICY,
         IDEMPOTENCY_KEY_REUSED.
         Limits: slates of 1 to 100 questions, at most 1,000 exclusions.
         """
@@ -99,7 +100,7 @@ class RecommendationServiceServicer:
         Idempotency: as in Recommend; each learner's slate is seeded by `request_id` and the learner's id.
         Errors of the whole call: INVALID_FIELD, BATCH_TOO_LARGE, UNKNOWN_POLICY, CONCEPT_NOT_FOUND (the
         objective).
-        Errors of one learner, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, IDEMPOTENCY_KEY_REUSED,
+        Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
         DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn).
         Limits: 1 to 1,000 learners.
         """
@@ -109,10 +110,11 @@ class RecommendationServiceServicer:
 
     def ListActiveRecommendations(self, request, context):
         """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
-        completed nor dismissed.
+        completed, dismissed nor answered since. Slates that are completed wholly are left out; a learner nobody
+        has heard of has none.
 
-        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
-        Limits: pages of at most 100 slates.
+        Errors: INVALID_FIELD, INVALID_PAGE_TOKEN.
+        Limits: pages of at most 100 slates; the last 50 slates of a learner are held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +126,7 @@ class RecommendationServiceServicer:
 
         Idempotency: by event id; a repeat with the same content changes nothing and is reported as DUPLICATE.
         Errors of the whole call: INVALID_FIELD (no events), BATCH_TOO_LARGE, STORE_UNAVAILABLE, STORE_FULL.
-        Errors of one event, in its result: INVALID_FIELD, LEARNER_NOT_FOUND, RECOMMENDATION_NOT_FOUND,
+        Errors of one event, in its result: INVALID_FIELD, RECOMMENDATION_NOT_FOUND (also another learner's),
         QUESTION_NOT_RECOMMENDED, IDEMPOTENCY_KEY_REUSED.
         Limits: 1 to 1,000 events.
         """

@@ -142,7 +142,11 @@ class Supervisor:
         return self._exit_code
 
     def _step(self, wake_reader: socket.socket) -> None:
-        for key, _ in self._selector.select(self._next_timer()):
+        events = self._selector.select(self._next_timer())
+        # Signals first: one that went to the whole process group makes workers leave, and that is no death.
+        while self._signals:
+            self._obey(self._signals.popleft())
+        for key, _ in events:
             worker: _Worker | None = key.data
             if worker is None:
                 wake_reader.recv(4096)
@@ -150,15 +154,13 @@ class Supervisor:
                 self._serves(worker)
             else:
                 self._gone(worker)
-        while self._signals:
-            self._obey(self._signals.popleft())
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             self._start(heapq.heappop(self._due)[1])
         for worker in self._workers():
             if worker.kill_at <= now:
                 what = "draining" if worker.draining else "starting"
-                log(_LOG, logging.ERROR, "a worker took too long and is killed", pid=worker.process.pid, what=what)
+                log(_LOG, logging.ERROR, f"{what} took too long: killing a worker", pid=worker.process.pid)
                 worker.process.kill()
                 worker.kill_at = now + _KILL_MARGIN_SECONDS
 
@@ -182,8 +184,6 @@ class Supervisor:
                 self._command(slot, theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                # The terminal's Ctrl-C must reach the supervisor only.
-                start_new_session=True,
                 env=_environment(),
             )
         now = time.monotonic()

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -57,8 +56,10 @@ def _serve(settings: Settings, build: Assemble, control: socket.socket) -> bool:
         notice = number != signal.SIGHUP
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
+    # A terminal's Ctrl-C reaches the whole group; the supervisor then tells each worker what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     genie = Genie(settings, build)
     if not stop.is_set():
         genie.start()

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -48,7 +48,9 @@ class Genie:
         self._settings = settings
         self._unary = CallPool(threads=settings.threads, limit=settings.max_concurrent_calls, name="unary")
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
-        self._control = CallPool(threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control")
+        self._control = CallPool(
+            threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
+        )
         self.runtime = rpc.Runtime(
             unary_pool=self._unary,
             stream_pool=self._streams,
@@ -57,7 +59,7 @@ class Genie:
             slow_call_seconds=settings.slow_call_ms / 1e3,
         )
         self._assembly = assemble(settings, self.runtime.drain)
-        names = [descriptor.full_name for descriptor, _ in self._assembly.services]
+        names = [str(descriptor.full_name) for descriptor, _ in self._assembly.services]
         self.health = health.Health(names)
         self._server = self._wire(names)
         self._probe_stop = threading.Event()
@@ -79,7 +81,8 @@ class Genie:
         balancers that look at it. A replaced worker needs none: another one answers on the same port.
         """
         settings = self._settings
-        log(_LOG, logging.INFO, "draining", unary_calls=self._unary.unfinished, streams=self._streams.unfinished)
+        open_calls, open_streams = self._unary.unfinished, self._streams.unfinished
+        log(_LOG, logging.INFO, "draining", calls=open_calls, streams=open_streams)
         self.health.drain()
         if notice:
             self._probe_stop.wait(settings.drain_notice_seconds)
@@ -102,7 +105,7 @@ class Genie:
         for descriptor, instance in self._assembly.services:
             routes.update(rpc.bind(descriptor, instance, self.runtime))
         if self._settings.reflection:
-            service = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+            service: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
             listed = [*names, health.SERVICE_NAME, service.full_name]
             routes.update(rpc.bind(service, _Reflection(listed), self.runtime))
         server.add_generic_rpc_handlers((Dispatcher(routes), self.health.handler(self._control)))
@@ -148,8 +151,8 @@ class _Reflection:
     def server_reflection_info(
         self, requests: "rpc.Requests[reflection_pb2.ServerReflectionRequest]", call: rpc.Call
     ) -> Iterator[Any]:
-        """Answer each question about the descriptors of the services."""
-        yield from self._servicer.ServerReflectionInfo(iter(requests), call)
+        """Answer each question about the descriptors of the services; the library looks at no context."""
+        yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
 
 
 def _bracketed(host: str) -> str:

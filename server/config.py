@@ -98,7 +98,7 @@ class Settings:
         "info", "Least severe lines to log", choices=("debug", "info", "warning", "error")
     )
     log_format: str = _setting(
-        "auto", "auto writes text when standard error is a terminal", choices=("auto", "json", "text")
+        "auto", "How log lines look; auto is text on a terminal, else json", choices=("auto", "json", "text")
     )
     access_log_ratio: float = _setting(
         1.0, "Share of successful calls to log; failed and slow calls always are", least=0.0, most=1.0
@@ -157,7 +157,7 @@ def settings_info() -> tuple[SettingInfo, ...]:
     return tuple(
         SettingInfo(
             name=item.name,
-            kind=type(item.default),
+            kind=Path if isinstance(item.default, Path) else type(item.default),
             default=item.default,
             about=item.metadata["about"],
             least=item.metadata["least"],

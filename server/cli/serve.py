@@ -42,7 +42,9 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
         return [sys.executable, "-m", "server", "worker", *marks, *arguments]
 
     def announce() -> None:
-        log(_LOG, logging.INFO, "serving", address=f"{host}:{port}", workers=settings.workers, pid=os.getpid())
+        log(
+            _LOG, logging.INFO, "serving", address=f"{host}:{port}", workers=settings.workers, pid=os.getpid()
+        )
 
     with held:
         code = _supervisor(settings, worker_command, announce).run()

@@ -13,6 +13,8 @@ from server.workers import EXIT_CONFIGURATION
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_METAVARS = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
 
 def settings_options(function: F) -> F:
     """Give a command `--config` and an option for every setting; unset ones arrive as None."""
@@ -26,7 +28,7 @@ def settings_options(function: F) -> F:
             info.name,
             default=None,
             type=bool if info.kind is bool else str,
-            metavar=None if info.kind is bool else info.kind.__name__.upper(),
+            metavar=_METAVARS.get(info.kind),
             help=f"{info.about}.  {shown}",
         )(function)
     return click.option(

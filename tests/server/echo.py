@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -84,16 +85,13 @@ class EchoClient:
 
     def __init__(self, channel: grpc.Channel) -> None:
         path = "/genie.tests.Echo/"
-        codec = {
-            "request_serializer": StringValue.SerializeToString,
-            "response_deserializer": StringValue.FromString,
-        }
-        self.say = channel.unary_unary(path + "Say", **codec)
-        self.count_up = channel.unary_stream(path + "CountUp", **codec)
-        self.gather = channel.stream_unary(path + "Gather", **codec)
-        self.chat = channel.stream_stream(path + "Chat", **codec)
-        self.raw_say = channel.unary_unary(path + "Say")
-        self.raw_gather = channel.stream_unary(path + "Gather")
+        encode, decode = StringValue.SerializeToString, StringValue.FromString
+        self.say: Any = channel.unary_unary(path + "Say", encode, decode)
+        self.count_up: Any = channel.unary_stream(path + "CountUp", encode, decode)
+        self.gather: Any = channel.stream_unary(path + "Gather", encode, decode)
+        self.chat: Any = channel.stream_stream(path + "Chat", encode, decode)
+        self.raw_say: Any = channel.unary_unary(path + "Say")
+        self.raw_gather: Any = channel.stream_unary(path + "Gather")
 
 
 def assemble(settings: Settings, drain: Drain) -> Assembly:

@@ -1,0 +1,124 @@
+"""Health: overall and by service, with the store's state, through a drain, and on threads of its own."""
+
+import queue
+import threading
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.server.serving import Running, failure, serving
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class Disk:
+    """A store that can be told to fail."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def probe(self) -> None:
+        if self.broken:
+            raise OSError("the disk is gone")
+
+
+def stub(running: Running) -> Any:
+    return health_pb2_grpc.HealthStub(running.channel)
+
+
+def request(service: str = "") -> health_pb2.HealthCheckRequest:
+    return health_pb2.HealthCheckRequest(service=service)
+
+
+def watching(running: Running, service: str = "") -> "queue.Queue[int | str]":
+    """Statuses as they arrive, then "end"."""
+    found: queue.Queue[int | str] = queue.Queue()
+
+    def follow() -> None:
+        try:
+            for reply in stub(running).Watch(request(service)):
+                found.put(reply.status)
+            found.put("end")
+        except grpc.RpcError as error:
+            found.put(str(error))
+
+    threading.Thread(target=follow, daemon=True).start()
+    return found
+
+
+def test_check_knows_the_whole_and_each_service() -> None:
+    with serving() as running:
+        for service in ("", "genie.tests.Echo"):
+            assert stub(running).Check(request(service)).status == SERVING
+        error = failure(lambda: stub(running).Check(request("genie.tests.Nothing")))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_store_that_cannot_be_written_shows_and_so_does_its_recovery() -> None:
+    disk = Disk()
+    with serving(probe=disk.probe) as running:
+        statuses = watching(running, "genie.tests.Echo")
+        assert statuses.get(timeout=5) == SERVING
+        disk.broken = True
+        assert statuses.get(timeout=5) == NOT_SERVING
+        assert stub(running).Check(request()).status == NOT_SERVING
+        disk.broken = False
+        assert statuses.get(timeout=5) == SERVING
+
+
+def test_a_server_may_start_with_a_broken_store() -> None:
+    disk = Disk()
+    disk.broken = True
+    with serving(probe=disk.probe) as running:
+        assert stub(running).Check(request()).status == NOT_SERVING
+
+
+def test_an_unknown_service_can_be_watched() -> None:
+    with serving() as running:
+        statuses = watching(running, "genie.tests.Nothing")
+        assert statuses.get(timeout=5) == UNKNOWN
+
+
+def test_a_drain_tells_watchers_and_does_not_wait_for_them() -> None:
+    with serving(drain_seconds=30.0, drain_notice_seconds=0.2) as running:
+        statuses = [watching(running) for _ in range(3)]
+        assert [found.get(timeout=5) for found in statuses] == [SERVING] * 3
+        drained = threading.Thread(target=running.genie.drain, kwargs={"notice": True})
+        drained.start()
+        assert [found.get(timeout=5) for found in statuses] == [NOT_SERVING] * 3
+        assert stub(running).Check(request()).status == NOT_SERVING
+        drained.join(timeout=10)
+        assert not drained.is_alive()
+        assert [found.get(timeout=5) for found in statuses] == ["end"] * 3
+
+
+def test_a_watcher_that_goes_is_forgotten() -> None:
+    with serving() as running:
+        watch = stub(running).Watch(request())
+        assert next(watch).status == SERVING
+        watch.cancel()
+        assert failure(lambda: next(watch)).code() is grpc.StatusCode.CANCELLED
+        running.genie.health.set_serving(False)
+        running.genie.health.set_serving(True)
+        assert stub(running).Check(request()).status == SERVING
+
+
+def test_a_busy_worker_still_says_that_it_lives() -> None:
+    with serving(threads=1, max_concurrent_calls=1) as running:
+        busy = running.client.say.future(StringValue(value="sleep 0.5"))
+        assert stub(running).Check(request()).status == SERVING
+        assert not busy.done(), "answered without waiting"
+        busy.result()
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_undecodable_bytes_are_the_callers_fault(method: str) -> None:
+    with serving() as running:
+        raw: Any = running.channel.unary_stream(f"/grpc.health.v1.Health/{method}")
+        error = failure(lambda: list(raw(b"\xff\xff")))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

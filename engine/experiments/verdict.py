@@ -32,8 +32,10 @@ def decide(plan: ExperimentPlan, evidence: Evidence) -> Decision:
     return (
         _guardrails(plan, evidence)
         or _soundness(plan, evidence, at_end)
-        or _sequence(plan, evidence)
-        or (_planned_end(plan, evidence) if at_end else _go_on(plan, evidence))
+        or _shown(plan, evidence)
+        or (_planned_end(plan, evidence) if at_end else None)
+        or _hopeless(plan, evidence)
+        or _go_on(plan, evidence)
     )
 
 
@@ -66,26 +68,25 @@ def _soundness(plan: ExperimentPlan, evidence: Evidence, at_end: bool) -> Decisi
     )
 
 
-def _sequence(plan: ExperimentPlan, evidence: Evidence) -> Decision | None:
-    """Ship, stop for harm or for futility on what may be looked at at any time."""
-    primary, alpha = plan.primary, plan.rule.sequential_alpha
-    if primary.open_ended:
+def _shown(plan: ExperimentPlan, evidence: Evidence) -> Decision | None:
+    """Ship or stop for harm on what may be looked at at any time."""
+    if plan.primary.open_ended:
         return None
-    adjusted = _holm_of({k: p for k, p in evidence.running.effect.items() if k[0] == primary.name})
-    level = f"always-valid {_percent(1.0 - alpha)} interval"
-    ending = _significant(
-        plan, evidence, {arm: p <= alpha for (_, arm), p in adjusted.items()}, level, at_end=False
+    alpha = plan.rule.sequential_alpha
+    adjusted = _holm_of({k: p for k, p in evidence.running.effect.items() if k[0] == plan.primary.name})
+    shown = {arm: p <= alpha for (_, arm), p in adjusted.items()}
+    return _significant(plan, evidence, shown, _any_time(plan), at_end=False)
+
+
+def _hopeless(plan: ExperimentPlan, evidence: Evidence) -> Decision | None:
+    """Stop when no arm can still bring the improvement that the experiment was planned for."""
+    if not all(p <= plan.rule.sequential_alpha for p in evidence.running.futility.values()):
+        return None
+    return Decision(
+        verdict=Verdict.STOP_FUTILE,
+        sentence=f"Stop: an improvement of {_percent(plan.target_improvement)} in {plan.primary.name} is "
+        f"ruled out ({_listing(plan, evidence, _any_time(plan), at_end=False)}).",
     )
-    if ending:
-        return ending
-    hopeless = {arm: p <= alpha for (_, arm), p in evidence.running.futility.items()}
-    if all(hopeless.values()):
-        return Decision(
-            verdict=Verdict.STOP_FUTILE,
-            sentence=f"Stop: an improvement of {_percent(plan.target_improvement)} in {primary.name} is "
-            f"ruled out ({_listing(plan, evidence, level, at_end=False)}).",
-        )
-    return None
 
 
 def _planned_end(plan: ExperimentPlan, evidence: Evidence) -> Decision:
@@ -134,6 +135,10 @@ def _go_on(plan: ExperimentPlan, evidence: Evidence) -> Decision:
         sentence=f"Continue: {evidence.sample} of {plan.planned_sample} learners are in, {missing} to go, "
         "and nothing is shown yet.",
     )
+
+
+def _any_time(plan: ExperimentPlan) -> str:
+    return f"always-valid {_percent(1.0 - plan.rule.sequential_alpha)} interval"
 
 
 def _primaries(plan: ExperimentPlan, evidence: Evidence) -> list[Comparison]:

@@ -1,12 +1,13 @@
 """Every failure a caller can meet, as an exception that owns its status code and reason. Sends nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from engine import graph
 from store import api as store_api
 
 DOMAIN = "genie.v1"
@@ -337,10 +338,22 @@ class Internal(GenieError):
     """A fault of the server; the log holds its cause under the same correlation id."""
 
 
+def _key_reused(error: Any) -> GenieError:
+    # A session's own id is what makes starting it twice harmless; everything else carries a request id.
+    name = "session_id" if error.method == "StartSession" else "request_id"
+    return IdempotencyKeyReused(field=name, id=error.request_id)
+
+
+def _cycle(error: Any) -> GenieError:
+    return PrerequisiteCycle(cycle=" > ".join(error.path))
+
+
 _TRANSLATIONS: Mapping[type[Exception], Callable[[Exception], GenieError]] = {
     store_api.StoreFull: lambda _: StoreFull(operation="write"),
     # Reads come from a memory map: what fails is a write, or everything at once.
     store_api.StoreUnavailable: lambda _: StoreUnavailable(operation="write"),
+    store_api.IdempotencyKeyReused: _key_reused,
+    graph.PrerequisiteCycle: _cycle,
     TimeoutError: lambda _: DeadlineExceeded(),
     # The request iterator of a stream raises it when the caller has gone.
     grpc.RpcError: lambda _: CallCancelled(),

@@ -97,7 +97,8 @@ class Call:
 class Requests(Generic[M]):
     """The request messages of a client stream, read ahead on a thread of their own up to a bound.
 
-    When the worker drains, what has arrived is still handed out; then ServerDraining is raised.
+    When the worker drains, what has arrived is still handed out; then ServerDraining is raised. A stream that its
+    caller cancels may look as if it had ended (gRPC tells the two apart too late): let no meaning hang on the end.
     """
 
     def __init__(self, raw: Iterator[bytes], decode: Callable[[bytes], M], drain: Drain) -> None:

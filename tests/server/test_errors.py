@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from engine import graph
 from genie.v1 import error_reason_pb2
 from server import errors
 from server.errors import DOMAIN, GenieError, InvalidRequest, Violation, translate
@@ -104,6 +105,8 @@ def test_a_field_at_fault_is_named() -> None:
     [
         (store_api.StoreFull("disk"), errors.StoreFull),
         (store_api.StoreUnavailable("closed"), errors.StoreUnavailable),
+        (store_api.IdempotencyKeyReused("/genie.v1.X/Y", "r-1"), errors.IdempotencyKeyReused),
+        (graph.PrerequisiteCycle(["add", "multiply", "add"]), errors.PrerequisiteCycle),
         (TimeoutError(), errors.DeadlineExceeded),
         (grpc.RpcError(), errors.CallCancelled),
         (errors.ConceptNotFound(concept_id="add"), errors.ConceptNotFound),
@@ -111,6 +114,15 @@ def test_a_field_at_fault_is_named() -> None:
 )
 def test_errors_from_below_are_translated(raised: Exception, told: type[GenieError]) -> None:
     assert type(translate(raised)) is told
+
+
+def test_translations_keep_the_facts() -> None:
+    cycle = translate(graph.PrerequisiteCycle(["add", "multiply", "add"]))
+    assert cycle is not None
+    assert cycle.facts == {"cycle": "add > multiply > add"}
+    session = translate(store_api.IdempotencyKeyReused("StartSession", "s-1"))
+    assert session is not None
+    assert session.facts == {"field": "session_id", "id": "s-1"}
 
 
 def test_a_fault_of_ours_is_not_told() -> None:

@@ -236,12 +236,12 @@ def test_a_stream_whose_caller_has_gone_ends() -> None:
         stream.cancel()
         assert running.echo.stream_ended.wait(5.0)
         wait_until(lambda: running.genie.runtime.stream_pool.unfinished == 0)
+        codes = {count.code for count in running.genie.runtime.counters.snapshot()}
+        assert codes == {"CANCELLED"}
         chat = running.client.chat(_held(threading.Event()))
         assert next(chat).value == "A"
         chat.cancel()
         wait_until(lambda: running.genie.runtime.stream_pool.unfinished == 0)
-        codes = {count.code for count in running.genie.runtime.counters.snapshot()}
-    assert codes == {"CANCELLED"}
 
 
 def test_a_drain_finishes_unary_calls_and_ends_idle_streams() -> None:

@@ -1,0 +1,218 @@
+"""What learners with a like history practise: item factors, learner factors and what follows what. Trains and
+folds in.
+
+Knows rows of questions and concepts, not what a recommendation is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from engine.catalog import Sparse
+from engine.jit import kernel
+from engine.types import F4, F8, I4, I8, U1, U4
+
+WIDTH = 64
+"""Components of a factor."""
+
+CONFIDENCE = 10.0
+"""Confidence that one practised question adds to the 1 that absence has (Hu, Koren and Volinsky 2008)."""
+
+REGULARISATION = 0.05
+FOLD_STEPS = 6
+"""Conjugate-gradient steps of a fold-in; bench/candidates.py shows what fewer cost."""
+
+FOLLOW_LIMIT = 16
+"""Most concepts remembered as following one concept."""
+
+
+class Interactions(NamedTuple):
+    """Answers of many learners, each learner's together and in order."""
+
+    learner: I4
+    """(n,) number of the learner, not decreasing."""
+    question: U4
+    """(n,) question row."""
+    correct: U1
+    """(n,)"""
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborativeModel:
+    """Factors by row; rows past an array's end, or zero, were never seen. Treat arrays as read-only."""
+
+    item_factors: F4
+    """(questions, 64)"""
+    gram: F4
+    """(64, 64) YᵀY + λI over the item factors."""
+    popularity: F4
+    """(questions,) log(1 + learners who tried it) over its largest."""
+    follow_offsets: I4
+    follow_rows: U4
+    follow_shares: F4
+    """CSR by concept: which concept learners turned to next with profit, and in what share of cases, largest
+    first."""
+    learner_factors: F4
+    """(learners, 64) in the order of training."""
+
+    def save(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the arrays by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> "CollaborativeModel":
+        """Rebuild from what `save` returned; arrays may be memory maps."""
+        return cls(**{name: arrays[name] for name in cls.__slots__})
+
+
+def train_collaborative(
+    log: Interactions,
+    question_concepts: Sparse,
+    concept_count: int,
+    *,
+    seed: int,
+    rounds: int = 15,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> CollaborativeModel:
+    """Train from a log: implicit-feedback alternating least squares (Hu, Koren and Volinsky 2008), and
+    transitions.
+
+    Deterministic for a seed at one thread. `progress` is told (rounds done, rounds). An empty log gives a
+    model that knows nothing.
+    """
+    questions = question_concepts.offsets.shape[0] - 1
+    # Only training needs these two; a serving process should not carry them.
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    learners = int(log.learner.max()) + 1 if log.learner.size else 0
+    follow = transitions(log, question_concepts, concept_count)
+    if learners == 0 or questions == 0:
+        nothing = np.zeros((questions, WIDTH), np.float32)
+        gram = REGULARISATION * np.eye(WIDTH, dtype=np.float32)
+        return CollaborativeModel(
+            nothing, gram, np.zeros(questions, np.float32), *follow, np.zeros((learners, WIDTH), np.float32)
+        )
+    tried = sparse.csr_matrix(
+        (np.ones(log.learner.size, np.float32), (log.learner, log.question)), shape=(learners, questions)
+    )
+    tried.sum_duplicates()
+    seen = np.bincount(tried.indices, minlength=questions)
+    tried.data = 1.0 + CONFIDENCE * np.ones_like(tried.data)
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=WIDTH,
+            regularization=REGULARISATION,
+            alpha=1.0,
+            iterations=rounds,
+            num_threads=threads,
+            random_state=seed,
+        )
+        model.fit(
+            tried, show_progress=False, callback=lambda done, *_: progress and progress(done + 1, rounds)
+        )
+    items = np.ascontiguousarray(model.item_factors, np.float32)
+    items[seen == 0] = 0.0
+    popularity = np.log1p(seen)
+    return CollaborativeModel(
+        item_factors=items,
+        gram=(items.T @ items + REGULARISATION * np.eye(WIDTH)).astype(np.float32),
+        popularity=(popularity / popularity.max()).astype(np.float32),
+        follow_offsets=follow[0],
+        follow_rows=follow[1],
+        follow_shares=follow[2],
+        learner_factors=np.ascontiguousarray(model.user_factors, np.float32),
+    )
+
+
+def transitions(log: Interactions, question_concepts: Sparse, concept_count: int) -> tuple[I4, U4, F4]:
+    """Return CSR (offsets, concept rows, shares) of the concepts turned to after each concept, largest share
+    first.
+
+    A step counts where a learner's next answer is on another (first) concept; it counts half as much when
+    that answer was wrong, so that what learners were not ready for does not spread. At most `FOLLOW_LIMIT` a
+    concept are kept.
+    """
+    starts = question_concepts.offsets
+    if log.question.size == 0 or question_concepts.rows.size == 0:
+        return np.zeros(concept_count + 1, np.int32), np.empty(0, np.uint32), np.empty(0, np.float32)
+    has = starts[log.question + 1] > starts[log.question]
+    learner, correct = log.learner[has], log.correct[has]
+    first: I8 = question_concepts.rows[starts[log.question[has]]].astype(np.int64)
+    step = (learner[1:] == learner[:-1]) & (first[1:] != first[:-1])
+    weight = 0.5 + 0.5 * correct[1:][step]
+    counts = sparse.csr_array((weight, (first[:-1][step], first[1:][step])), (concept_count, concept_count))
+    counts.sum_duplicates()
+    source = np.repeat(np.arange(concept_count), np.diff(counts.indptr))
+    total = np.bincount(source, counts.data, minlength=concept_count)
+    share = counts.data / total[source]
+    order = np.lexsort((counts.indices, -share, source))
+    rank = np.arange(order.size) - counts.indptr[:-1][source]
+    kept = order[rank < FOLLOW_LIMIT]
+    offsets = np.zeros(concept_count + 1, np.int32)
+    np.cumsum(np.bincount(source[kept], minlength=concept_count), out=offsets[1:])
+    return offsets, counts.indices[kept].astype(np.uint32), share[kept].astype(np.float32)
+
+
+@kernel
+def fold_in(factors: F4, gram: F4, rows: U4, confidence: F4, steps: int) -> F4:
+    """Return the factor (64,) of a learner who practised `rows` (k,) with `confidence` (k,) each.
+
+    Minimises Σ c(1 − x·y)² + xᵀ(gram)x over the practised items as alternating least squares does for one
+    learner with the items held fixed, by `steps` of conjugate gradient from zero (Takács, Pilászy and Tikk
+    2011). Rows past the end of `factors` (items, 64) are passed over; nothing known gives zero.
+    """
+    width = gram.shape[0]
+    x = np.zeros(width, np.float32)
+    r = np.zeros(width, np.float32)
+    for i in range(rows.shape[0]):
+        if rows[i] < factors.shape[0]:
+            for j in range(width):
+                r[j] += (np.float32(1.0) + confidence[i]) * factors[rows[i], j]
+    p = r.copy()
+    size = np.float32(0.0)
+    for j in range(width):
+        size += r[j] * r[j]
+    a = np.empty(width, np.float32)
+    for _ in range(steps):
+        if size < 1e-12:
+            break
+        a[:] = 0.0
+        # Row by row, not by dot products: sums that need no reordering are what the compiler can vectorise.
+        for i in range(width):
+            for j in range(width):
+                a[j] += gram[i, j] * p[i]
+        for i in range(rows.shape[0]):
+            if rows[i] < factors.shape[0]:
+                along = np.float32(0.0)
+                for j in range(width):
+                    along += factors[rows[i], j] * p[j]
+                along *= confidence[i]
+                for j in range(width):
+                    a[j] += along * factors[rows[i], j]
+        curve = np.float32(0.0)
+        for j in range(width):
+            curve += p[j] * a[j]
+        step = size / curve
+        following = np.float32(0.0)
+        for j in range(width):
+            x[j] += step * p[j]
+            r[j] -= step * a[j]
+            following += r[j] * r[j]
+        for j in range(width):
+            p[j] = r[j] + following / size * p[j]
+        size = following
+    return x
+
+
+def fold_in_exactly(factors: F4, gram: F4, rows: U4, confidence: F4) -> F8:
+    """Return the exact minimiser that `fold_in` approaches; slow, for batches and for judging `fold_in`."""
+    known = rows < factors.shape[0]
+    items = factors[rows[known]].astype(np.float64)
+    weight = confidence[known].astype(np.float64)
+    system = gram.astype(np.float64) + (items.T * weight) @ items
+    return np.asarray(np.linalg.solve(system, items.T @ (1.0 + weight)))

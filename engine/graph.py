@@ -111,7 +111,7 @@ def break_cycles(
                 tangled.append((concept_id, need))
             else:
                 kept[concept_id].append(need)
-    tangled.sort(key=lambda edge: (not edge[1].hard, -edge[1].encompassed))
+    tangled.sort(key=lambda edge: (not edge[1].hard, -(edge[1].encompassed or 0.0)))
     for concept_id, need in tangled:
         if _leads_to(kept, need.concept_id, concept_id):
             dropped.append(Edge(concept_id, need.concept_id))
@@ -336,11 +336,11 @@ def readiness(
     rows: U4,
     hard: U1,
     order: U4,
-    mastery: F4,
+    mastery: F8,
     mastered: U1,
     attempts: U4,
-    proven: F4,
-    ready: F4,
+    proven: F8,
+    ready: F8,
 ) -> None:
     """How far a learner's prerequisites carry each concept; fills `proven` (n,) and `ready` (n,), both in [0,
     1].
@@ -350,23 +350,17 @@ def readiness(
     who solves equations can count. ready[c] = min over hard prerequisites of ease(proven) times (0.5 + 0.5 ·
     mean ease over soft ones), where ease(x) = clip((x − 0.5) / (0.85 − 0.5), 0, 1). ready[c] is 0 exactly
     when a hard prerequisite's proven mastery is below `NEARLY_MASTERED`: the concept is closed. `order` lists
-    rows with prerequisites first; CSR arrays are the prerequisites' adjacency.
+    rows with prerequisites first; the CSR arrays are the prerequisites' adjacency.
     """
     for c in range(mastery.shape[0]):
-        proven[c] = 0.0
-        ready[c] = 0.0
-        if mastered[c] == 1:
-            proven[c] = 1.0
-        elif attempts[c] > 0:
-            proven[c] = mastery[c]
+        proven[c] = 1.0 if mastered[c] == 1 else (mastery[c] if attempts[c] > 0 else 0.0)
     for position in range(order.shape[0] - 1, -1, -1):
         c = order[position]
         if proven[c] >= NEARLY_MASTERED:
             for edge in range(offsets[c], offsets[c + 1]):
                 if hard[edge] == 1 and proven[rows[edge]] < proven[c]:
                     proven[rows[edge]] = proven[c]
-    for position in range(order.shape[0]):
-        c = order[position]
+    for c in range(mastery.shape[0]):
         worst = 1.0
         soft_sum = 0.0
         soft_count = 0

@@ -1,0 +1,217 @@
+"""The score of every candidate as a sum of terms, in one pass. Draws no slate and explains nothing.
+
+Every term lies in [0, 1]; contributions are weight · value, penalties negative; the score is their sum. With
+p the predicted success of the question, E its exercised concepts with weights e (1 for its own):
+
+| term | value | |---|---| | zone | exp(−½((p − target)/0.15)²) | | gain | 1 − Π over E of (1 − e·(p·RIGHT +
+(1−p)·WRONG)), both from `engine.survey` | | retention | 1 − Π over E of (1 − e·RETENTION) | | readiness | min
+over its own concepts of READY | | objective | max over its own concepts of TOWARDS | | collaborative | 1 − (1
+− clip(x·y, 0, 1))(1 − max FOLLOWS), x the learner's factor, y the question's | | content | max(0, cosine of
+the learner's and the question's content vectors) | | context | fit · (1 − fatigue·effort) · (1 −
+½·small·min(1, seconds/180)) | | engagement | mean over its sources of the chance that learners take up what
+that source offers in its area | | popularity | as counted | | repetition | ½^(hours since it was last met /
+24), at least ½ when shown lately and not taken up | | diversity | 1 − ½^k for the k-th further question of a
+concept in the slate; set by `engine.slate` |
+
+fit = min(1, available/seconds), 1 when the time available is not known; effort = ½(1 − p) + ½·min(1,
+seconds/180); fatigue grows with the session and late at night (`engine.recommend.fatigue`); small is 1 on a
+phone.
+"""
+
+import numpy as np
+
+from engine.candidates import Candidates
+from engine.jit import kernel
+from engine.learner.state import Records
+from engine.serving import ConceptArrays, QuestionArrays
+from engine.survey import (
+    AVAILABLE_S,
+    FATIGUE,
+    FOLLOWS,
+    NOW,
+    READY,
+    RETENTION,
+    RIGHT,
+    SMALL_SCREEN,
+    TARGET,
+    TOWARDS,
+    WRONG,
+)
+from engine.types import F4, F8, NO_ROW, U4
+
+ZONE, GAIN, KEEP, READINESS, GOAL, COLLABORATION, LIKENESS, CONTEXT, TAKE_UP, POPULARITY, AGAIN, SAME = range(
+    12
+)
+"""Columns of the values, in the order of `engine.policy.TERMS`."""
+
+ZONE_WIDTH = 0.15
+LONG_S = 180.0
+"""A question of this length is long on a phone or for a tired learner."""
+REPEAT_HALF_LIFE_S = 86400.0
+SHOWN_REPETITION = 0.5
+
+
+@kernel
+def dot(a: F4, b: F4) -> float:
+    """Return the inner product of two vectors, four sums side by side; their length is a multiple of 4."""
+    # One running sum would wait for itself; reordering is not allowed to the compiler, so it is written out.
+    first = second = third = fourth = np.float32(0.0)
+    for j in range(0, a.shape[0], 4):
+        first += a[j] * b[j]
+        second += a[j + 1] * b[j + 1]
+        third += a[j + 2] * b[j + 2]
+        fourth += a[j + 3] * b[j + 3]
+    return float((first + second) + (third + fourth))
+
+
+@kernel
+def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, values: F4) -> None:
+    """Fill the terms that rest on what questions exercise."""
+    for i in range(predicted.shape[0]):
+        row = rows[i]
+        p = predicted[i]
+        chosen = questions.exercise_set[row]
+        no_gain = 1.0
+        no_cost = 1.0
+        for entry in range(questions.exercise_offsets[chosen], questions.exercise_offsets[chosen + 1]):
+            c = questions.exercise_rows[entry]
+            e = questions.exercise_weights[entry]
+            no_gain *= 1.0 - e * (p * survey[c, RIGHT] + (1.0 - p) * survey[c, WRONG])
+            no_cost *= 1.0 - e * survey[c, RETENTION]
+        ready = 1.0
+        goal = 0.0
+        for entry in range(questions.concept_offsets[row], questions.concept_offsets[row + 1]):
+            c = questions.concept_rows[entry]
+            ready = min(ready, survey[c, READY])
+            goal = max(goal, survey[c, TOWARDS])
+        values[i, GAIN] = 1.0 - no_gain
+        values[i, KEEP] = 1.0 - no_cost
+        values[i, READINESS] = ready
+        values[i, GOAL] = goal
+
+
+@kernel
+def _taste(
+    questions: QuestionArrays, survey: F4, rows: U4, count: int, factor: F4, profile: F4, values: F4
+) -> None:
+    """Fill the terms that rest on likeness to what the learner, and others like them, practised."""
+    for i in range(count):
+        row = rows[i]
+        liked = 0.0
+        if row < questions.factors.shape[0]:
+            liked = min(1.0, max(0.0, dot(factor, questions.factors[row])))
+        follows = 0.0
+        for entry in range(questions.concept_offsets[row], questions.concept_offsets[row + 1]):
+            follows = max(follows, survey[questions.concept_rows[entry], FOLLOWS])
+        values[i, COLLABORATION] = 1.0 - (1.0 - liked) * (1.0 - follows)
+        values[i, LIKENESS] = min(1.0, max(0.0, dot(profile, questions.content[row])))
+        values[i, POPULARITY] = questions.popularity[row]
+
+
+@kernel
+def _moment(seconds: float, p: float, settings: F8) -> float:
+    """Return how well a question of this length and chance suits the moment."""
+    available = settings[AVAILABLE_S]
+    fit = min(1.0, available / seconds) if available > 0.0 else 1.0
+    length = min(1.0, seconds / LONG_S)
+    effort = 0.5 * (1.0 - p) + 0.5 * length
+    return float(fit * (1.0 - settings[FATIGUE] * effort) * (1.0 - 0.5 * settings[SMALL_SCREEN] * length))
+
+
+@kernel
+def _repeated(row: int, recent: Records, shown: U4, now: float) -> float:
+    """Return how recently the question was met or shown."""
+    value = 0.0
+    for i in range(recent.shape[0]):
+        if recent[i].question == row:
+            value = 0.5 ** (max(0.0, now - recent[i].at) / REPEAT_HALF_LIFE_S)
+    for i in range(shown.shape[0]):
+        if shown[i] == row:
+            value = max(value, SHOWN_REPETITION)
+    return value
+
+
+@kernel
+def score(
+    concepts: ConceptArrays,
+    questions: QuestionArrays,
+    survey: F4,
+    found: Candidates,
+    predicted: F8,
+    recent: Records,
+    shown: U4,
+    factor: F4,
+    profile: F4,
+    take_up: F4,
+    settings: F8,
+    weights: F8,
+    values: F4,
+    scores: F8,
+    means: F8,
+) -> float:
+    """Fill values (n, terms), scores (n,) and means (terms,), the mean of each term; returns the mean score.
+
+    `predicted` (n,) chances of success; `factor` and `profile` (64,) the learner's places among collaborative
+    factors and in content space, zero when unknown; `take_up` (sources, areas) chances; `weights` (terms,)
+    signed; `shown` rows shown lately without being taken up. A score is the float64 sum of weight times the
+    float32 values, in order, so that it can be had again from what is stored. `diversity` is left 0.
+    """
+    means[:] = 0.0
+    mean = 0.0
+    _practice(questions, survey, found.rows, predicted, values)
+    _taste(questions, survey, found.rows, predicted.shape[0], factor, profile, values)
+    for i in range(predicted.shape[0]):
+        row = found.rows[i]
+        value = values[i]
+        p = predicted[i]
+        away = (p - settings[TARGET]) / ZONE_WIDTH
+        value[ZONE] = np.exp(-0.5 * away * away)
+        value[CONTEXT] = _moment(questions.seconds[row], p, settings)
+        area = concepts.area[found.concepts[i]]
+        sources = found.sources[i]
+        chance = 0.0
+        count = 0
+        for source in range(take_up.shape[0]):
+            if sources & (1 << source) != 0:
+                chance += take_up[source, area]
+                count += 1
+        value[TAKE_UP] = chance / count
+        value[AGAIN] = _repeated(row, recent, shown, settings[NOW])
+        value[SAME] = 0.0
+        total = 0.0
+        for term in range(weights.shape[0]):
+            total += weights[term] * value[term]
+            means[term] += value[term]
+        scores[i] = total
+        mean += total / predicted.shape[0]
+    for term in range(weights.shape[0]):
+        means[term] /= max(1, predicted.shape[0])
+    return mean
+
+
+@kernel
+def tastes(recent: Records, content: F4, now: float, rows: U4, confidence: F4, profile: F4) -> int:
+    """Read the learner's recent questions; fills rows and confidence (RING,) and profile (64,), returns how
+    many.
+
+    Confidence in a question is 10 · ½^(days since / 14): what is recent says more. The profile is the unit
+    mean of their content vectors under the same weights, zero without history.
+    """
+    profile[:] = 0.0
+    count = 0
+    for i in range(recent.shape[0]):
+        row = recent[i].question
+        if row == NO_ROW:
+            continue
+        weight = np.float32(10.0 * 0.5 ** (max(0.0, now - recent[i].at) / (14.0 * 86400.0)))
+        rows[count] = row
+        confidence[count] = weight
+        count += 1
+        if row < content.shape[0]:
+            for j in range(profile.shape[0]):
+                profile[j] += weight * content[row, j]
+    length = np.sqrt(dot(profile, profile))
+    if length > 0.0:
+        for j in range(profile.shape[0]):
+            profile[j] /= length
+    return count

@@ -1,0 +1,229 @@
+"""A catalogue and its models made ready for recommending: every array a kernel reads, built once. Serves
+nobody itself."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.catalog import Catalog, invert
+from engine.collaborative import WIDTH, CollaborativeModel
+from engine.learner import LearnerModel, QuestionConcepts
+from engine.neighbours import NeighbourIndex
+from engine.types import F4, I4, I8, U1, U4
+
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What training has produced; everything but the learner model may be absent."""
+
+    learner: LearnerModel
+    collaborative: CollaborativeModel | None = None
+    items: NeighbourIndex | None = None
+    """Over the collaborative item factors, by question row."""
+    content: F4 | None = None
+    """(questions, 64) trained content vectors; the catalogue's own are used when absent."""
+    popularity: F4 | None = None
+    """(questions,) in [0, 1], from counts kept while serving; the collaborative model's when absent."""
+    version: str = "priors"
+
+    @classmethod
+    def priors(cls) -> "Models":
+        """Return what there is before any training: documented priors."""
+        return cls(LearnerModel.priors())
+
+
+class ConceptArrays(NamedTuple):
+    """What kernels read about nc concepts; all read-only and C-contiguous."""
+
+    active: U1
+    """(nc,) 1 where a concept exists and has a question."""
+    area: I4
+    importance: F4
+    order: U4
+    need_offsets: I4
+    need_rows: U4
+    need_hard: U1
+    """CSR: prerequisites of each concept."""
+    open_offsets: I4
+    open_rows: U4
+    open_hard: U1
+    """CSR: dependents of each concept."""
+    median_logit: F4
+    """(nc,) base logit of the concept's median question."""
+    centroid: F4
+    """(64, nc) unit mean of each concept's questions' content vectors, by component so that kernels
+    vectorise."""
+    follow_offsets: I4
+    follow_rows: U4
+    follow_shares: F4
+    """CSR: what learners turned to next; empty without a collaborative model."""
+
+
+class QuestionArrays(NamedTuple):
+    """What kernels read about nq questions; all read-only and C-contiguous."""
+
+    active: U1
+    concept_offsets: I4
+    concept_rows: U4
+    """CSR: concepts of each question."""
+    shelf_offsets: I8
+    shelf_rows: U4
+    """CSR by concept: its questions, easiest last, that is by ascending base logit, ties by row."""
+    shelf_logit: F4
+    """Base logit of each entry of `shelf_rows`: log odds of success of the average learner."""
+    exercise_set: I4
+    exercise_offsets: I4
+    exercise_rows: U4
+    exercise_weights: F4
+    """Concepts that a question exercises, see `engine.catalog.Catalog.exercised`."""
+    seconds: F4
+    content: F4
+    factors: F4
+    """(≤ nq, 64) collaborative factors."""
+    popularity: F4
+    """(nq,)"""
+    popular: U4
+    """Active rows by falling popularity, ties by the importance of their first concept, then row."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A catalogue version and a model version, ready to recommend from."""
+
+    catalog: Catalog
+    models: Models
+    learner: LearnerModel
+    """The learner model with this catalogue's medians."""
+    question_concepts: QuestionConcepts
+    concepts: ConceptArrays
+    questions: QuestionArrays
+    gram: F4
+    """(64, 64) of the collaborative model."""
+    strangers: dict[str, frozenset[int]] = field(default_factory=dict)
+    """Concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same on
+    every build."""
+
+
+def prepare(catalog: Catalog, models: Models) -> Serving:
+    """Build what recommending reads from a catalogue and its models. Arrays that training mapped stay
+    mapped."""
+    questions = QuestionConcepts.of(
+        catalog.question_concepts.offsets, catalog.question_concepts.rows, catalog.difficulty
+    )
+    learner = models.learner.with_catalog(questions, catalog.concept_count)
+    base = learner.base_logit(np.arange(catalog.question_count, dtype=np.uint32), questions)
+    listed = invert(catalog.question_concepts, catalog.concept_count, base)
+    content = catalog.content if models.content is None else _padded(models.content, catalog.content)
+    collaborative = models.collaborative
+    nothing = np.zeros((0, WIDTH), np.float32)
+    follow = _follow(collaborative, catalog.concept_count)
+    popularity, popular = _popularity(catalog, models)
+    return Serving(
+        catalog=catalog,
+        models=models,
+        learner=learner,
+        question_concepts=questions,
+        concepts=ConceptArrays._make(
+            _frozen(array)
+            for array in ConceptArrays(
+                active=catalog.concept_active & (np.diff(listed.offsets) > 0),
+                area=catalog.area_code,
+                importance=catalog.importance,
+                order=catalog.order,
+                need_offsets=catalog.prerequisites.offsets,
+                need_rows=catalog.prerequisites.rows,
+                need_hard=catalog.prerequisites.hard,
+                open_offsets=catalog.dependents.offsets,
+                open_rows=catalog.dependents.rows,
+                open_hard=catalog.dependents.hard,
+                median_logit=np.nan_to_num(learner.weights.concept_median, nan=learner.prior_logit),
+                centroid=_centroids(catalog, content).T,
+                follow_offsets=follow[0],
+                follow_rows=follow[1],
+                follow_shares=follow[2],
+            )
+        ),
+        questions=QuestionArrays._make(
+            _frozen(array)
+            for array in QuestionArrays(
+                active=catalog.question_active,
+                concept_offsets=catalog.question_concepts.offsets,
+                concept_rows=catalog.question_concepts.rows,
+                shelf_offsets=listed.offsets.astype(np.int64),
+                shelf_rows=listed.rows,
+                shelf_logit=base[listed.rows],
+                exercise_set=catalog.exercise_set,
+                exercise_offsets=catalog.exercises.offsets,
+                exercise_rows=catalog.exercises.rows,
+                exercise_weights=catalog.exercise_weights,
+                seconds=catalog.expected_seconds,
+                content=content,
+                factors=nothing if collaborative is None else collaborative.item_factors,
+                popularity=popularity,
+                popular=popular,
+            )
+        ),
+        gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
+    )
+
+
+def _follow(model: CollaborativeModel | None, size: int) -> tuple[I4, U4, F4]:
+    """Return the transitions over exactly `size` concepts, whatever the catalogue was when they were
+    counted."""
+    if model is None:
+        return np.zeros(size + 1, np.int32), np.zeros(0, np.uint32), np.zeros(0, np.float32)
+    known = model.follow_offsets
+    offsets = np.full(size + 1, known[-1], np.int32)
+    shared = min(known.shape[0], size + 1)
+    offsets[:shared] = known[:shared]
+    return offsets, model.follow_rows, model.follow_shares
+
+
+def _popularity(catalog: Catalog, models: Models) -> tuple[F4, U4]:
+    """Return (popularity of every question, active rows by falling popularity)."""
+    known = models.popularity
+    if known is None and models.collaborative is not None:
+        known = models.collaborative.popularity
+    popularity = np.zeros(catalog.question_count, np.float32)
+    if known is not None:
+        shared = min(known.shape[0], catalog.question_count)
+        popularity[:shared] = known[:shared]
+    own = catalog.question_concepts
+    central = np.zeros(catalog.question_count, np.float32)
+    some = np.diff(own.offsets) > 0
+    central[some] = catalog.importance[own.rows[own.offsets[:-1][some]]]
+    rows = np.flatnonzero(catalog.question_active)
+    order = np.lexsort((rows, -central[rows], -popularity[rows]))
+    return popularity, rows[order].astype(np.uint32)
+
+
+def _centroids(catalog: Catalog, content: F4) -> F4:
+    """Return (nc, 64) unit means of the content vectors of each concept's questions."""
+    listed = catalog.concept_questions
+    sums = np.zeros((catalog.concept_count, content.shape[1]), np.float32)
+    filled = np.diff(listed.offsets) > 0
+    if filled.any():
+        sums[filled] = np.add.reduceat(content[listed.rows], listed.offsets[:-1][filled], axis=0)
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.asarray(np.divide(sums, length, out=np.zeros_like(sums), where=length > 0))
+
+
+def _padded(vectors: F4, own: F4) -> F4:
+    """Return trained vectors for every question row; rows newer than training lie at the origin, near
+    nothing.
+
+    The catalogue's own vectors cannot stand in for them: the two spaces are not comparable.
+    """
+    newer = np.zeros((max(own.shape[0] - vectors.shape[0], 0), vectors.shape[1]), np.float32)
+    return np.concatenate([vectors, newer]) if newer.size else vectors[: own.shape[0]]
+
+
+def _frozen(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Return a read-only C-contiguous view, so that every kernel is compiled for one kind of array only."""
+    view = np.ascontiguousarray(array).view(np.ndarray)
+    view.flags.writeable = False
+    return view

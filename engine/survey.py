@@ -1,0 +1,240 @@
+"""One look over every concept for one learner: what it would gain, what forgetting costs, which source wants
+it.
+
+Knows nothing of single questions. Work a call grows with the number of concepts, never with that of
+questions.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from engine.graph import FULLY_READY, NEARLY_MASTERED, readiness, spread
+from engine.jit import kernel
+from engine.learner.memory import days_until, retrievability, review
+from engine.policy import SOURCES
+from engine.serving import ConceptArrays
+from engine.types import F4, F8, I4, NO_ROW, U1, U4
+
+REVIEW, FRONTIER, OBJECTIVE, COLLABORATIVE, CONTENT, EXPLORATION, POPULAR, RANDOM, START, FILL = range(
+    len(SOURCES)
+)
+
+# Columns of the survey, one row a concept; every value in [0, 1] but the last two.
+READY, RIGHT, WRONG, RETENTION, TOWARDS, FOLLOWS, STANDING, UNLOCKS, STEPS = range(9)
+SURVEY_WIDTH: Final = 9
+
+# Places in the settings of one call.
+NOW, TARGET, RECALL_TARGET, OBJECTIVE_ROW, AVAILABLE_S, FATIGUE, SMALL_SCREEN, HISTORY = range(8)
+SETTINGS_WIDTH: Final = 8
+
+LEARN_RIGHT = 1.35
+"""Factor on the odds of mastery from one right answer: e^0.3, the middle of published PFA fits (Pavlik et al.
+2009)."""
+
+LEARN_WRONG = 1.105
+"""Factor on the odds of mastery from one wrong answer and its correction: e^0.1."""
+
+HORIZON_DAYS = 7.0
+"""How far ahead recall is looked at when the gain of a review is weighed."""
+
+RARELY = 3
+"""A concept met fewer times than this is open to exploration."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@kernel
+def chance(seed: int, counter: int) -> float:
+    """Return draw number `counter` of a seed, uniform on [0, 1): SplitMix64 (Steele, Lea and Flood 2014)."""
+    z = np.uint64(seed) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) / 9007199254740992.0
+
+
+@kernel
+def learning(mastery: float, factor: float) -> float:
+    """Return the rise of `mastery` when its odds grow by `factor`, over the largest rise that factor can
+    give."""
+    rise = mastery * factor / (mastery * factor + 1.0 - mastery) - mastery
+    root = np.sqrt(LEARN_RIGHT)
+    return float(rise * (root + 1.0) / (root - 1.0))
+
+
+@kernel
+def remembering(recall: float, stability: float, difficulty: float, grade: int, w: F8) -> float:
+    """Return how much recall `HORIZON_DAYS` ahead rises by a review of this FSRS grade now, against none; ≥
+    0."""
+    elapsed = days_until(stability, recall, w[20])
+    left = retrievability(elapsed + HORIZON_DAYS, stability, w[20])
+    after, _ = review(stability, difficulty, elapsed, grade, w)
+    return max(0.0, retrievability(HORIZON_DAYS, after, w[20]) - left)
+
+
+@kernel
+def _unlocking(concepts: ConceptArrays, proven: F8, missing: I4, unlock: F8, out: F4) -> None:
+    """Fill `missing` (hard prerequisites still lacking), `unlock` and out[:, UNLOCKS] by concept.
+
+    unlock[c] = min(1, Σ importance(d) / missing(d)) over the closed concepts d that lack c.
+    """
+    for d in range(proven.shape[0]):
+        missing[d] = 0
+        for edge in range(concepts.need_offsets[d], concepts.need_offsets[d + 1]):
+            if concepts.need_hard[edge] == 1 and proven[concepts.need_rows[edge]] < NEARLY_MASTERED:
+                missing[d] += 1
+    for c in range(proven.shape[0]):
+        total = 0.0
+        count = 0
+        if proven[c] < NEARLY_MASTERED:
+            for edge in range(concepts.open_offsets[c], concepts.open_offsets[c + 1]):
+                d = concepts.open_rows[edge]
+                if concepts.open_hard[edge] == 1 and missing[d] > 0:
+                    total += concepts.importance[d] / missing[d]
+                    count += 1
+        unlock[c] = min(1.0, total)
+        out[c, UNLOCKS] = count
+
+
+@kernel
+def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> None:
+    """Fill out[:, TOWARDS] and out[:, STEPS] for the objective's prerequisite closure; STEPS is −1 outside
+    it.
+
+    TOWARDS is 1 − ½ · steps / (most steps) for what is not proven yet, half of that for what is, 0 outside.
+    """
+    distance = np.full(proven.shape[0], -1, np.int32)
+    queue = np.empty(proven.shape[0], np.uint32)
+    count = spread(concepts.need_offsets, concepts.need_rows, objective, NO_ROW, distance, queue)
+    farthest = max(1, distance[queue[count - 1]])
+    for position in range(count):
+        c = queue[position]
+        out[c, STEPS] = distance[c]
+        share = 1.0 - 0.5 * distance[c] / farthest
+        out[c, TOWARDS] = share if proven[c] < FULLY_READY else 0.5 * share
+
+
+@kernel
+def survey(
+    concepts: ConceptArrays,
+    view: F8,
+    counts: U4,
+    mastered: U1,
+    last_concepts: U4,
+    memory: F8,
+    profile: F4,
+    settings: F8,
+    seed: int,
+    out: F4,
+    wishes: F4,
+) -> None:
+    """Look at every concept once for one learner; fills out (nc, SURVEY_WIDTH) and wishes (sources, nc).
+
+    `view` (nc, 9), `counts` (nc, 4) and `mastered` (nc,) are what `engine.learner.score.view_concepts` fills.
+    `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in content space. out holds, by
+    column:
+
+    READY from `engine.graph.readiness`; RIGHT and WRONG, the gain of practising it with either outcome: 1 −
+    (1 − learning)(1 − remembering), times ½ + ½·max(importance, unlock); RETENTION, what forgetting costs:
+    known · (1 − R) / (1 − R + 1 − R*), known being 1 when mastered, else (right + ½)/(tried + 1); TOWARDS and
+    STEPS, the objective; FOLLOWS, the share in which learners turned to it after what this one practised
+    last; STANDING, the mastery; UNLOCKS, how many closed concepts wait for it. A wish is how much a source
+    wants a concept, negative when not at all.
+    """
+    size = view.shape[0]
+    mastery = view[:, 0].copy()
+    attempts = counts[:, 0].copy()
+    proven = np.empty(size)
+    ready = np.empty(size)
+    readiness(
+        concepts.need_offsets, concepts.need_rows, concepts.need_hard, concepts.order,
+        mastery, mastered, attempts, proven, ready,
+    )  # fmt: skip
+    out[:, FOLLOWS] = 0.0
+    out[:, TOWARDS] = 0.0
+    out[:, STEPS] = -1.0
+    unlock = np.empty(size)
+    _unlocking(concepts, proven, np.empty(size, np.int32), unlock, out)
+    _following(concepts, last_concepts, out)
+    if settings[OBJECTIVE_ROW] >= 0:
+        _towards(concepts, int(settings[OBJECTIVE_ROW]), proven, out)
+    for c in range(size):
+        m = min(max(mastery[c], 0.001), 0.999)
+        recall = view[c, 2]
+        right = learning(m, LEARN_RIGHT)
+        wrong = learning(m, LEARN_WRONG)
+        cost = 0.0
+        if not np.isnan(recall):
+            right = 1.0 - (1.0 - right) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 3, memory))
+            wrong = 1.0 - (1.0 - wrong) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 1, memory))
+            known = 1.0 if mastered[c] == 1 else (counts[c, 1] + 0.5) / (attempts[c] + 1.0)
+            cost = min(1.0, known) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
+        worth = 0.5 + 0.5 * max(concepts.importance[c], unlock[c])
+        out[c, READY] = ready[c]
+        out[c, RIGHT] = worth * right
+        out[c, WRONG] = worth * wrong
+        out[c, RETENTION] = cost
+        out[c, STANDING] = m
+    _wish(concepts, view[:, 2].copy(), attempts, mastered, profile, settings, seed, out, wishes)
+
+
+@kernel
+def _following(concepts: ConceptArrays, last_concepts: U4, out: F4) -> None:
+    """Add to out[:, FOLLOWS] what learners turned to after each of `last_concepts`, newest first, halving."""
+    share = 1.0
+    for position in range(last_concepts.shape[0]):
+        c = last_concepts[position]
+        if c < out.shape[0]:
+            for edge in range(concepts.follow_offsets[c], concepts.follow_offsets[c + 1]):
+                d = concepts.follow_rows[edge]
+                if d < out.shape[0]:
+                    out[d, FOLLOWS] = min(1.0, out[d, FOLLOWS] + share * concepts.follow_shares[edge])
+        share *= 0.5
+
+
+@kernel
+def _wish(
+    concepts: ConceptArrays,
+    recall: F8,
+    attempts: U4,
+    mastered: U1,
+    profile: F4,
+    settings: F8,
+    seed: int,
+    out: F4,
+    wishes: F4,
+) -> None:
+    """Fill wishes (sources, nc) from the survey; a closed or empty concept is wanted by nobody."""
+    size = recall.shape[0]
+    near = np.zeros(size, np.float32)
+    # By component, not by concept: sums that need no reordering are what the compiler can vectorise.
+    for j in range(profile.shape[0]):
+        if profile[j] != 0.0:
+            for c in range(size):
+                near[c] += profile[j] * concepts.centroid[j, c]
+    wishes[:] = -1.0
+    for c in range(size):
+        if concepts.active[c] == 0 or out[c, READY] <= 0.0:
+            continue
+        gain = settings[TARGET] * out[c, RIGHT] + (1.0 - settings[TARGET]) * out[c, WRONG]
+        luck = chance(seed, c)
+        due = recall[c] < settings[RECALL_TARGET]
+        if due:
+            wishes[REVIEW, c] = out[c, RETENTION]
+        if mastered[c] == 0:
+            wishes[FRONTIER, c] = gain * (0.5 + 0.5 * out[c, READY])
+            if attempts[c] < RARELY:
+                wishes[EXPLORATION, c] = luck
+        if out[c, TOWARDS] > 0.0 and (due or mastered[c] == 0):
+            wishes[OBJECTIVE, c] = out[c, TOWARDS]
+        if out[c, FOLLOWS] > 0.0:
+            wishes[COLLABORATIVE, c] = out[c, FOLLOWS]
+        if settings[HISTORY] == 0.0:
+            wishes[START, c] = concepts.importance[c]
+        if near[c] > 0.0:
+            wishes[CONTENT, c] = near[c]
+        wishes[RANDOM, c] = luck
+        wishes[FILL, c] = concepts.importance[c]

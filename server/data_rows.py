@@ -59,8 +59,8 @@ class RowCheck:
         return self.violations.text(name, self._row.get(name, ""), most=most)
 
     def ids(self, name: str, *, least: int = 0, most: int) -> list[str]:
-        """Several ids, each once."""
-        parts = split_list(self._row.get(name, ""))
+        """Several ids; repeats, which real data holds, are left out."""
+        parts = list(dict.fromkeys(split_list(self._row.get(name, ""))))
         return self.violations.identifiers(name, parts, least=least, most=most)
 
     def tags(self, name: str) -> tuple[str, ...]:

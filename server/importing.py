@@ -187,23 +187,26 @@ class Import:
                 self._progress(table.name, chunk.bytes_read, size)
 
     def _rows(self, chunks: Iterable[Chunk], key: str, parse: Callable[[RowCheck], Any]) -> Iterator[Any]:
-        """The rows that are fine; an id that comes twice is fine the first time."""
-        seen: set[str] = set()
+        """The rows that are fine. A row that comes again counts once; one that contradicts an earlier one is at fault."""
+        seen: dict[str, int] = {}
         for chunk in chunks:
             parsed, bad = [], {}
             for row in range(len(chunk.lines)):
                 cells = chunk.row(row)
+                content = hash(tuple(cells.values()))
+                if seen.get(cells[key]) == content:
+                    continue
                 check = RowCheck(cells)
                 entry = parse(check)
                 if cells[key] in seen:
-                    check.violations.add(key, "is there twice")
+                    check.violations.add(key, "is there twice, with different content")
                 if check.violations.found:
                     name, rule = check.violations.found[0]
                     column = name.partition("[")[0]
                     bad[row] = Problem(chunk.file, chunk.lines[row], name, cells.get(column, ""), rule)
                 else:
                     parsed.append(entry)
-                seen.add(cells[key])
+                seen.setdefault(cells[key], content)
             self._note(chunk, bad)
             yield from parsed
 

@@ -283,7 +283,7 @@ def test_catalogue_and_learners_survive_writing_and_reading(tmp_path: Path, exte
         ("concepts", {"concept_id": ""}, "concept_id"),
         ("concepts", {"title": "x" * 257}, "title"),
         ("concepts", {"typical_seconds": "-1"}, "typical_seconds"),
-        ("concepts", {"prerequisite_ids": "count;count"}, "prerequisite_ids[1]"),
+        ("concepts", {"prerequisite_ids": "count;;c;d"}, "prerequisite_ids[1]"),
         ("concepts", {"soft_prerequisite_ids": "count"}, "soft_prerequisite_ids"),
         ("concepts", {"encompassed_weights": "1;1"}, "encompassed_weights"),
         ("concepts", {"encompassed_weights": "1;2;1;1"}, "encompassed_weights"),
@@ -308,6 +308,11 @@ def test_wrong_cells_of_catalogue_and_learners_are_named(
     check = RowCheck({**fine, **changes})
     {"concepts": concept_of, "questions": question_of, "learners": learner_of}[table](check, now=1.0)
     assert column in {violation.field for violation in check.violations.found}
+
+
+def test_ids_that_repeat_in_a_cell_count_once() -> None:
+    concept = concept_of(RowCheck({"concept_id": "add", "prerequisite_ids": "count;count"}), now=1.0)
+    assert [needed.concept_id for needed in concept.prerequisites] == ["count"]
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

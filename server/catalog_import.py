@@ -49,7 +49,8 @@ def store_concepts(
         together = {**held, **{concept.concept_id: concept for concept in concepts}}
         _check_known(concepts, together)
         changed, dropped = list(concepts), list[Edge]()
-        needs = {name: concept.prerequisites for name, concept in together.items()}
+        # Sorted, so that a repeat finds the same cycle and drops the same edges.
+        needs = {name: together[name].prerequisites for name in sorted(together)}
         cycle = find_cycle({name: [need.concept_id for need in found] for name, found in needs.items()})
         if cycle is not None:
             if not cut_cycles:

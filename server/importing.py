@@ -187,7 +187,7 @@ class Import:
                 self._progress(table.name, chunk.bytes_read, size)
 
     def _rows(self, chunks: Iterable[Chunk], key: str, parse: Callable[[RowCheck], Any]) -> Iterator[Any]:
-        """The rows that are fine. A row that comes again counts once; one that contradicts an earlier one is at fault."""
+        """The rows that are fine. A row that comes again counts once; one that contradicts an earlier one is wrong."""
         seen: dict[str, int] = {}
         for chunk in chunks:
             parsed, bad = [], {}

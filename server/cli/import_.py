@@ -150,6 +150,4 @@ def _tell(report: ImportReport, stopped: str) -> None:
     if report.rejected:
         click.echo(f"rows that are wrong: {report.rejected:,}", err=True)
     if stopped:
-        click.echo(
-            f"genie: stopped: {stopped}. Correct them, or pass them over with --on-error skip.", err=True
-        )
+        click.echo(f"genie: stopped: {stopped}", err=True)

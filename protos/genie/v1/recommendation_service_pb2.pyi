@@ -67,11 +67,11 @@ class _ShortfallReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Short
     SHORTFALL_REASON_EMPTY_CATALOG: _ShortfallReason.ValueType  # 1
     """The catalogue holds no questions."""
     SHORTFALL_REASON_EXCLUDED: _ShortfallReason.ValueType  # 2
-    """The exclusions of the request left too few."""
-    SHORTFALL_REASON_RECENTLY_PRACTISED: _ShortfallReason.ValueType  # 3
-    """Too few questions are left that are neither just answered nor just dismissed."""
+    """Every question that is open to the learner was excluded, just answered correctly or just dismissed."""
+    SHORTFALL_REASON_FEW_ELIGIBLE: _ShortfallReason.ValueType  # 3
+    """Some questions are open to the learner, but fewer than asked for."""
     SHORTFALL_REASON_PREREQUISITES_MISSING: _ShortfallReason.ValueType  # 4
-    """Hard prerequisites of the rest are missing."""
+    """No concept is open to the learner: hard prerequisites are missing everywhere."""
 
 class ShortfallReason(_ShortfallReason, metaclass=_ShortfallReasonEnumTypeWrapper):
     """Why a slate holds fewer questions than asked for."""
@@ -81,11 +81,11 @@ SHORTFALL_REASON_UNSPECIFIED: ShortfallReason.ValueType  # 0
 SHORTFALL_REASON_EMPTY_CATALOG: ShortfallReason.ValueType  # 1
 """The catalogue holds no questions."""
 SHORTFALL_REASON_EXCLUDED: ShortfallReason.ValueType  # 2
-"""The exclusions of the request left too few."""
-SHORTFALL_REASON_RECENTLY_PRACTISED: ShortfallReason.ValueType  # 3
-"""Too few questions are left that are neither just answered nor just dismissed."""
+"""Every question that is open to the learner was excluded, just answered correctly or just dismissed."""
+SHORTFALL_REASON_FEW_ELIGIBLE: ShortfallReason.ValueType  # 3
+"""Some questions are open to the learner, but fewer than asked for."""
 SHORTFALL_REASON_PREREQUISITES_MISSING: ShortfallReason.ValueType  # 4
-"""Hard prerequisites of the rest are missing."""
+"""No concept is open to the learner: hard prerequisites are missing everywhere."""
 Global___ShortfallReason: _TypeAlias = ShortfallReason  # noqa: Y015
 
 class _FeedbackKind:

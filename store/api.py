@@ -54,6 +54,7 @@ class Table(Enum):
     FEEDBACK = b"\x26"
     SESSION_ID = b"\x27"
     REQUEST_EXPIRY = b"\x28"
+    TASTE = b"\x29"
     SLATE = b"\x40"
     SLATE_ID = b"\x41"
     SLATE_OWNER = b"\x42"

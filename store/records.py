@@ -36,6 +36,10 @@ class FeedbackEvent:
     received_at: float = 0.0
     question_row: int = -1
     """Row of the question when it was known, else -1."""
+    sources: int = 0
+    """Bit mask of what had proposed the question."""
+    area: str = ""
+    """Area of the concept it was proposed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class SlateRecord:
     request_digest: bytes
     """Digest of the request that asked for it; empty when it carried no id."""
     payload: bytes
+    question_ids: tuple[str, ...] = ()
+    """Of the payload's items, which know rows only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,276 @@
+"""RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engine.learner import LearnerState
+from engine.policy import Policy
+from engine.slate import Slate, SlateReason
+from genie.v1 import explanation_pb2, resources_pb2
+from genie.v1 import recommendation_service_pb2 as pb
+from server import convert, errors
+from server.rpc import Call
+from server.services.explanations import Explainer, source_values
+from server.services.feedback import take_feedback
+from server.services.slates import Kept, SlateMaker, wish_of
+from server.tenants import Bundle, Tenants
+from server.validate import Violations, page_start, page_token
+from store.api import Partition, Store
+from store.learners import read_feedback, read_state
+from store.slates import find_slate, list_slates
+
+MOST_LEARNERS = 1_000
+MOST_EVENTS = 1_000
+MOST_EXCLUSIONS = 1_000
+MOST_ITEMS = 100
+DEFAULT_SLATES_A_PAGE = 20
+MOST_SLATES_A_PAGE = 100
+
+_SHORTFALLS = {
+    SlateReason.FULL: pb.SHORTFALL_REASON_UNSPECIFIED,
+    SlateReason.EMPTY_CATALOG: pb.SHORTFALL_REASON_EMPTY_CATALOG,
+    SlateReason.ALL_EXCLUDED: pb.SHORTFALL_REASON_EXCLUDED,
+    SlateReason.FEW_ELIGIBLE: pb.SHORTFALL_REASON_FEW_ELIGIBLE,
+    SlateReason.NOTHING_OPEN: pb.SHORTFALL_REASON_PREREQUISITES_MISSING,
+}
+_CLOSING = frozenset({pb.FEEDBACK_KIND_COMPLETED, pb.FEEDBACK_KIND_DISMISSED})
+
+
+class RecommendationService:
+    """Serves `genie.v1.RecommendationService`; see its proto for what each method promises."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        serving: Store,
+        tenants: Tenants,
+        policies: Mapping[str, Policy],
+        default_policy: str,
+        budget_seconds: float,
+        keep_seconds: float,
+    ) -> None:
+        self._store = store
+        self._serving = serving
+        self._tenants = tenants
+        self._policies = policies
+        self._default_policy = default_policy
+        self._maker = SlateMaker(store, serving, policies, budget_seconds, keep_seconds)
+
+    def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        """Recommend for one learner."""
+        check = Violations()
+        check.identifier("learner_id", request.learner_id)
+        _check_settings(check, request)
+        check.check()
+        policy = self._policy(request.policy)
+        bundle = self._tenants.bundle(call.tenant)
+        wish = wish_of(request, bundle, policy)
+        kept = self._maker.make(request.learner_id, wish, bundle, call)
+        level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+        return pb.RecommendResponse(recommendation=_message(kept, bundle, level))
+
+    def batch_recommend(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
+        """Recommend for many learners with the same settings."""
+        if len(request.learner_ids) > MOST_LEARNERS:
+            raise errors.BatchTooLarge(
+                field="learner_ids", size=len(request.learner_ids), limit=MOST_LEARNERS
+            )
+        check = Violations()
+        check.size("learner_ids", len(request.learner_ids), least=1, most=MOST_LEARNERS)
+        _check_settings(check, request)
+        check.check()
+        policy = self._policy(request.policy)
+        bundle = self._tenants.bundle(call.tenant)
+        wish = wish_of(request, bundle, policy)
+        level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_NONE
+        seen: set[str] = set()
+        results = []
+        for place, learner_id in enumerate(request.learner_ids):
+            result = pb.BatchRecommendResult(learner_id=learner_id)
+            try:
+                own = Violations()
+                own.identifier(f"learner_ids[{place}]", learner_id)
+                if learner_id in seen:
+                    own.add(f"learner_ids[{place}]", "is listed twice")
+                own.check()
+                seen.add(learner_id)
+                call.check()
+                kept = self._maker.make(learner_id, wish, bundle, call)
+                result.recommendation.CopyFrom(_message(kept, bundle, level))
+            except errors.GenieError as error:
+                result.error.CopyFrom(error.status())
+            results.append(result)
+        return pb.BatchRecommendResponse(results=results)
+
+    def list_active_recommendations(
+        self, request: pb.ListActiveRecommendationsRequest, call: Call
+    ) -> pb.ListActiveRecommendationsResponse:
+        """List a learner's slates that are still open, newest first."""
+        check = Violations()
+        check.identifier("learner_id", request.learner_id)
+        size = check.page_size(
+            "page_size", request.page_size, default=DEFAULT_SLATES_A_PAGE, most=MOST_SLATES_A_PAGE
+        )
+        check.check()
+        after = page_start(request.page_token, request.learner_id)
+        bundle = self._tenants.bundle(call.tenant)
+        partition = Partition(call.tenant, request.learner_id)
+        with self._store.read(partition) as reader:
+            state = read_state(reader, bundle.learner_model.memory_sets)
+            events = read_feedback(reader)
+        told: dict[tuple[str, str], int] = {}
+        for event in events:
+            key = (event.recommendation_id, event.question_id)
+            told[key] = max(told.get(key, 0), event.kind)
+        page: list[pb.Recommendation] = []
+        more = ""
+        started = not after
+        for record in list_slates(self._serving, partition):
+            if started and record.expires_at > call.now:
+                kept = Kept(record, Slate.from_bytes(record.payload), pb.DEGRADED_REASON_UNSPECIFIED)
+                message = _message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
+                _keep_open(message, kept, state, told)
+                if message.items and len(page) == size:
+                    more = page_token(page[-1].recommendation_id, request.learner_id)
+                    break
+                if message.items:
+                    page.append(message)
+            started = started or record.recommendation_id == after
+        return pb.ListActiveRecommendationsResponse(recommendations=page, next_page_token=more)
+
+    def record_feedback(self, request: pb.RecordFeedbackRequest, call: Call) -> pb.RecordFeedbackResponse:
+        """Record what became of recommended questions."""
+        if len(request.events) > MOST_EVENTS:
+            raise errors.BatchTooLarge(field="events", size=len(request.events), limit=MOST_EVENTS)
+        check = Violations()
+        check.size("events", len(request.events), least=1, most=MOST_EVENTS)
+        check.check()
+        results = take_feedback(self._store, self._serving, self._tenants, request.events, call)
+        statuses = [result.status for result in results]
+        return pb.RecordFeedbackResponse(
+            results=results,
+            recorded_count=statuses.count(pb.FEEDBACK_STATUS_RECORDED),
+            duplicate_count=statuses.count(pb.FEEDBACK_STATUS_DUPLICATE),
+            rejected_count=statuses.count(pb.FEEDBACK_STATUS_REJECTED),
+        )
+
+    def explain_recommendation(
+        self, request: pb.ExplainRecommendationRequest, call: Call
+    ) -> pb.ExplainRecommendationResponse:
+        """Explain a question of a slate from what was written down when the slate was made."""
+        check = Violations()
+        check.identifier("recommendation_id", request.recommendation_id)
+        check.identifier("question_id", request.question_id, required=False)
+        check.enum("level", request.level, explanation_pb2.ExplanationLevel)
+        if request.level == explanation_pb2.EXPLANATION_LEVEL_NONE:
+            check.add("level", "must not be NONE")
+        check.check()
+        record = find_slate(self._serving, call.tenant, request.recommendation_id)
+        if record is None:
+            raise errors.RecommendationNotFound(recommendation_id=request.recommendation_id)
+        place = 0
+        if request.question_id and request.question_id in record.question_ids:
+            place = record.question_ids.index(request.question_id)
+        elif request.question_id or not record.question_ids:
+            raise errors.QuestionNotRecommended(
+                recommendation_id=request.recommendation_id, question_id=request.question_id
+            )
+        explainer = Explainer(Slate.from_bytes(record.payload), self._tenants.bundle(call.tenant).catalog)
+        level = request.level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+        explanation = explainer.explanation(place, level)
+        explanation.question_id = record.question_ids[place]
+        return pb.ExplainRecommendationResponse(
+            recommendation_id=record.recommendation_id,
+            learner_id=record.learner_id,
+            explanation=explanation,
+        )
+
+    def _policy(self, name: str) -> Policy:
+        policy = self._policies.get(name or self._default_policy)
+        if policy is None:
+            raise errors.UnknownPolicy(policy=name, known_policies=", ".join(sorted(self._policies)))
+        return policy
+
+
+def _check_settings(check: Violations, request: pb.RecommendRequest | pb.BatchRecommendRequest) -> None:
+    check.identifier("request_id", request.request_id, required=False)
+    check.whole("limit", request.limit, least=0, most=MOST_ITEMS)
+    check.text("policy", request.policy, most=64)
+    check.identifier("objective_concept_id", request.objective_concept_id, required=False)
+    check.size("exclude_question_ids", len(request.exclude_question_ids), most=MOST_EXCLUSIONS)
+    for place, question_id in enumerate(request.exclude_question_ids[:MOST_EXCLUSIONS]):
+        check.identifier(f"exclude_question_ids[{place}]", question_id)
+    check.enum("explanation_level", request.explanation_level, explanation_pb2.ExplanationLevel)
+    context, own = request.context, check.part("context")
+    own.enum("device", context.device, resources_pb2.Device)
+    convert.optional_duration(own, "available_duration", context, "available_duration")
+    if context.HasField("local_hour"):
+        own.whole("local_hour", context.local_hour, least=0, most=23)
+    own.identifier("session_id", context.session_id, required=False)
+
+
+def _message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
+    """A slate as a message, explained at the level."""
+    record, slate = kept.record, kept.slate
+    explainer = Explainer(slate, bundle.catalog)
+    items = [
+        _item(explainer, place, record.question_ids[place], bundle, level) for place in range(len(slate.items))
+    ]
+    return pb.Recommendation(
+        recommendation_id=record.recommendation_id,
+        learner_id=record.learner_id,
+        items=items,
+        policy=slate.policy,
+        model_version=slate.model_version,
+        degraded=kept.degraded != pb.DEGRADED_REASON_UNSPECIFIED,
+        degraded_reason=kept.degraded,
+        shortfall_reason=_SHORTFALLS[slate.reason],
+        create_time=convert.timestamp(record.created_at),
+        expire_time=convert.timestamp(record.expires_at),
+        reflected_answers_count=slate.answers,
+    )
+
+
+def _item(explainer: Explainer, place: int, question_id: str, bundle: Bundle, level: int) -> pb.RecommendedItem:
+    item = explainer.slate.items[place]
+    row, own = int(item["question"]), bundle.question_concepts
+    rows: Sequence[int] = []
+    if row + 1 < len(own.offsets):
+        rows = own.concepts[own.offsets[row] : own.offsets[row + 1]].tolist()
+    message = pb.RecommendedItem(
+        question_id=question_id,
+        concept_ids=[name for name in map(bundle.concept_id, rows) if name],
+        rank=place + 1,
+        score=float(item["score"]),
+        predicted_success=float(item["predicted"]),
+        sources=source_values(int(item["sources"])),
+        propensity=float(item["propensity"]),
+        review=bool(item["attempts"] > 0),
+        expected_duration=convert.known_duration(float(item["seconds"])),
+    )
+    if level > explanation_pb2.EXPLANATION_LEVEL_NONE:
+        message.main_reason = explainer.main_reason(place)
+    if level > explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
+        message.explanation.CopyFrom(explainer.explanation(place, level))
+        message.explanation.question_id = question_id
+    return message
+
+
+def _keep_open(
+    message: pb.Recommendation, kept: Kept, state: LearnerState, told: Mapping[tuple[str, str], int]
+) -> None:
+    """Take out the items that were completed, dismissed, or answered since; tell of the others what is known."""
+    recent = state.recent
+    open_items = []
+    for item, row in zip(message.items, kept.slate.items["question"].tolist(), strict=True):
+        kind = told.get((message.recommendation_id, item.question_id), 0)
+        met = np.flatnonzero(recent["question"] == row)
+        answered = len(met) and float(recent["at"][met[0]]) >= int(kept.record.created_at)
+        if kind in _CLOSING or answered:
+            continue
+        item.last_feedback_kind = pb.FeedbackKind.ValueType(kind)
+        open_items.append(item)
+    del message.items[:]
+    message.items.extend(open_items)

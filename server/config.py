@@ -82,6 +82,16 @@ class Settings:
     tls_key_file: str = _setting("", "PEM private key of the certificate")
     tls_client_ca_file: str = _setting("", "PEM roots of client certificates; empty asks clients for none")
     reflection: bool = _setting(True, "Offer gRPC server reflection")
+    default_policy: str = _setting("hybrid_v1", "Policy of a recommendation whose caller names none")
+    policies_file: str = _setting(
+        "", "TOML file with policies of your own, a table each; empty serves the built-in ones"
+    )
+    recommend_budget_ms: float = _setting(
+        100.0, "Time after which a recommendation answers with the best it has", least=1.0, most=60_000.0
+    )
+    recommendation_hours: float = _setting(
+        24.0, "How long a recommended slate is active", least=0.01, most=8_760.0
+    )
     health_probe_seconds: float = _setting(
         5.0, "How often to check that the store can be written", least=0.1, most=3_600.0
     )

@@ -76,7 +76,9 @@ def take_in(
     `path(i)` names answer i in violations. An answer that cannot be recorded has its error in its result. Raises
     StoreError when the store cannot take any.
     """
-    batch = _Batch(call, tenants.bundle(call.tenant), [pb.AnswerResult(answer_id=a.answer_id) for a in answers])
+    batch = _Batch(
+        call, tenants.bundle(call.tenant), [pb.AnswerResult(answer_id=a.answer_id) for a in answers]
+    )
     if any(answer.question_id not in batch.bundle.catalog.question_row for answer in answers):
         batch.bundle = tenants.bundle(call.tenant, fresh=True)
     for place, answer in enumerate(answers):
@@ -133,7 +135,9 @@ def _check(bundle: Bundle, place: int, answer: pb.Answer, check: Violations, now
     seconds = convert.optional_duration(check, "duration", answer, "duration")
     answered_at = now
     if answer.HasField("answered_at"):
-        answered_at = check.timestamp("answered_at", answer.answered_at, now=now, most_ahead_seconds=float("inf"))
+        answered_at = check.timestamp(
+            "answered_at", answer.answered_at, now=now, most_ahead_seconds=float("inf")
+        )
     check.check()
     if answered_at > now + MOST_SECONDS_AHEAD:
         raise errors.AnswerFromFuture(

@@ -216,7 +216,8 @@ def _message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
     record, slate = kept.record, kept.slate
     explainer = Explainer(slate, bundle.catalog)
     items = [
-        _item(explainer, place, record.question_ids[place], bundle, level) for place in range(len(slate.items))
+        _item(explainer, place, record.question_ids[place], bundle, level)
+        for place in range(len(slate.items))
     ]
     return pb.Recommendation(
         recommendation_id=record.recommendation_id,
@@ -233,7 +234,9 @@ def _message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
     )
 
 
-def _item(explainer: Explainer, place: int, question_id: str, bundle: Bundle, level: int) -> pb.RecommendedItem:
+def _item(
+    explainer: Explainer, place: int, question_id: str, bundle: Bundle, level: int
+) -> pb.RecommendedItem:
     item = explainer.slate.items[place]
     row, own = int(item["question"]), bundle.question_concepts
     rows: Sequence[int] = []

@@ -101,7 +101,8 @@ def _block(keys: U4, slots: I4, rows: U4) -> None:
 @kernel
 def _block_resting(keys: U4, slots: I4, recent: Records, now: float) -> None:
     """Put the recent questions that were answered right within `REST_S` into the hash table as never to be
-    offered."""
+    offered.
+    """
     for i in range(recent.shape[0]):
         if recent[i].question != NO_ROW and recent[i].last == 1 and now - recent[i].at < REST_S:
             place = _slot(keys, slots, int(recent[i].question))
@@ -204,7 +205,8 @@ def _from_concepts(
     seed: int,
 ) -> int:
     """Offer up to `quota` questions of the concepts that a source wants most; `aim` is the target's log
-    odds."""
+    odds.
+    """
     chosen = np.empty(MOST_CONCEPTS, np.int64)
     few = quota if source in (RANDOM, FILL) else (quota + PER_CONCEPT - 1) // PER_CONCEPT
     count = best_rows(wishes[source], min(MOST_CONCEPTS, few), chosen)
@@ -271,7 +273,8 @@ def gather(
 @kernel
 def best_rows(values: F4, count: int, rows: I8) -> int:
     """Put the indices of the up to `count` largest non-negative values into `rows`, largest first, ties by
-    index."""
+    index.
+    """
     held = 0
     for index in range(values.shape[0]):
         value = values[index]

@@ -108,7 +108,8 @@ class Catalog:
 
     def exercised(self, question_row: int) -> tuple[U4, F4]:
         """Return (concept rows, weights) that an answer to the question exercises, its own concepts first at
-        1."""
+        1.
+        """
         chosen = self.exercise_set[question_row]
         start, end = self.exercises.offsets[chosen], self.exercises.offsets[chosen + 1]
         return self.exercises.rows[start:end], self.exercise_weights[start:end]
@@ -196,7 +197,8 @@ def build_catalog(
 
 def invert(lists: Sparse, size: int, key: F4) -> Sparse:
     """Return for each of `size` values the indices of the lists that hold it, by ascending `key` then
-    index."""
+    index.
+    """
     source = np.repeat(np.arange(lists.offsets.shape[0] - 1, dtype=np.uint32), np.diff(lists.offsets))
     order = np.lexsort((source, key[source], lists.rows))
     offsets = np.zeros(size + 1, np.int32)
@@ -306,7 +308,8 @@ def _codes(size: int, named: Sequence[tuple[int, str]]) -> tuple[list[str], I4]:
 
 def _exercises(own: Sparse, credit_offsets: I4, credit_rows: U4, credit_weights: F4) -> tuple[I4, Sparse, F4]:
     """Return (list number of each question, the lists, their weights), one list a distinct set of
-    concepts."""
+    concepts.
+    """
     offsets, rows = own.offsets.tolist(), own.rows.tolist()
     number: dict[tuple[int, ...], int] = {}
     chosen = [number.setdefault(tuple(rows[start:end]), len(number)) for start, end in pairwise(offsets)]

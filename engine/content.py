@@ -105,7 +105,8 @@ def words(text: str) -> list[str]:
 
 def _tfidf(texts: Iterable[list[str]]) -> tuple["sparse.csr_array[np.float64]", list[str]]:
     """Return (texts, words) weights (1 + ln tf)·ln((1 + n)/(1 + df)) + 1, rows of unit length, and the
-    words."""
+    words.
+    """
     column: dict[str, int] = {}
     indices: list[int] = []
     offsets = [0]

@@ -1,5 +1,6 @@
 """How likely learners take up what a source offers in an area, learned online from feedback. Knows no single
-question."""
+question.
+"""
 
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ class Engagement:
 
     def take_up(self, areas: int) -> F4:
         """Return (sources, areas) float32 chances that an offer is taken up; unseen areas have the prior's
-        even odds."""
+        even odds.
+        """
         chance = np.full((len(SOURCES), areas), PRIOR_TAKEN / (PRIOR_TAKEN + PRIOR_LEFT), np.float32)
         shared = min(areas, self.taken.shape[1])
         taken, left = self.taken[:, :shared], self.left[:, :shared]

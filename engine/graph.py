@@ -34,7 +34,8 @@ CREDIT_LIMIT = 16
 
 class PrerequisiteCycle(ValueError):
     """The prerequisites lead back to where they started; `path` names the concepts, the first one repeated
-    last."""
+    last.
+    """
 
     def __init__(self, path: Sequence[str]) -> None:
         self.path = list(path)
@@ -175,7 +176,8 @@ def _components(graph: Mapping[str, Sequence[Prerequisite]]) -> dict[str, int]:
 
 def adjacency(size: int, edges: Sequence[tuple[int, int, bool, float]]) -> tuple[Adjacency, Adjacency]:
     """Return (prerequisites of each row, dependents of each row) for edges (row, prerequisite row, hard,
-    weight)."""
+    weight).
+    """
     table = np.array(edges, np.float64).reshape(-1, 4)
     concept, prerequisite = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
     return (

@@ -33,7 +33,8 @@ faiss.omp_set_num_threads(1)
 
 class NeighbourIndex:
     """Rows whose vectors have the largest inner product with a query. Immutable; safe to share between
-    threads."""
+    threads.
+    """
 
     __slots__ = ("_index", "_rows", "kind", "probes", "recall")
 
@@ -73,7 +74,8 @@ class NeighbourIndex:
 
     def nearest(self, query: F4, count: int) -> U4:
         """Return rows (≤ count,) best first for one query (width,): `search` without what a hot path does not
-        need."""
+        need.
+        """
         found = self._index.search(query[np.newaxis], min(count, len(self)))[1][0]
         rows: U4 = self._rows[found[found >= 0] if self.probes else found]
         return rows

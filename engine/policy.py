@@ -1,5 +1,6 @@
 """Named ways of choosing: weights of terms, sources with their quotas, temperature. Data only; scores
-nothing."""
+nothing.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """The pipeline from a learner's state to a slate: survey, gather, predict, score, draw. The engine's main
-door."""
+door.
+"""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -108,7 +109,8 @@ def recommend(
 
 def strangers(serving: Serving, policy: Policy) -> frozenset[int]:
     """Return the concept rows (≤ 20) that a policy shows a learner without history, worked out once a
-    serving."""
+    serving.
+    """
     known = serving.strangers.get(policy.name)
     if known is None:
         query = RecommendQuery(seed=0, limit=20)

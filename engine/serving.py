@@ -1,5 +1,6 @@
 """A catalogue and its models made ready for recommending: every array a kernel reads, built once. Serves
-nobody itself."""
+nobody itself.
+"""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -110,7 +111,8 @@ class Serving:
 
 def prepare(catalog: Catalog, models: Models) -> Serving:
     """Build what recommending reads from a catalogue and its models. Arrays that training mapped stay
-    mapped."""
+    mapped.
+    """
     questions = QuestionConcepts.of(
         catalog.question_concepts.offsets, catalog.question_concepts.rows, catalog.difficulty
     )
@@ -173,7 +175,8 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
 
 def _follow(model: CollaborativeModel | None, size: int) -> tuple[I4, U4, F4]:
     """Return the transitions over exactly `size` concepts, whatever the catalogue was when they were
-    counted."""
+    counted.
+    """
     if model is None:
         return np.zeros(size + 1, np.int32), np.zeros(0, np.uint32), np.zeros(0, np.float32)
     known = model.follow_offsets

@@ -1,5 +1,6 @@
 """Drawing a slate from scored candidates, with exact propensities, and keeping it as bytes. Computes no
-score."""
+score.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -197,7 +198,8 @@ def describe(
     items: npt.NDArray[Any],
 ) -> None:
     """Fill items (k,) of dtype ITEM with what is known of each drawn candidate; `seconds` (nq,) by question
-    row."""
+    row.
+    """
     for rank in range(chosen.shape[0]):
         i = chosen[rank]
         c = found.concepts[i]

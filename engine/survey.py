@@ -59,7 +59,8 @@ def chance(seed: int, counter: int) -> float:
 @kernel
 def learning(mastery: float, factor: float) -> float:
     """Return the rise of `mastery` when its odds grow by `factor`, over the largest rise that factor can
-    give."""
+    give.
+    """
     rise = mastery * factor / (mastery * factor + 1.0 - mastery) - mastery
     root = np.sqrt(LEARN_RIGHT)
     return float(rise * (root + 1.0) / (root - 1.0))
@@ -68,7 +69,8 @@ def learning(mastery: float, factor: float) -> float:
 @kernel
 def remembering(recall: float, stability: float, difficulty: float, grade: int, w: F8) -> float:
     """Return how much recall `HORIZON_DAYS` ahead rises by a review of this FSRS grade now, against none; ≥
-    0."""
+    0.
+    """
     elapsed = days_until(stability, recall, w[20])
     left = retrievability(elapsed + HORIZON_DAYS, stability, w[20])
     after, _ = review(stability, difficulty, elapsed, grade, w)

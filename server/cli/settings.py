@@ -42,11 +42,15 @@ def settings_options(function: F) -> F:
 
 def configuration(config_file: Path | None, options: dict[str, Any]) -> Configuration:
     """The settings of this process. Prints what is wrong and exits with EX_CONFIG when there is something."""
-    given = {name: _text(value) for name, value in options.items() if value is not None}
     try:
-        return load(environment=os.environ, options=given, file=config_file)
+        return load(environment=os.environ, options=texts(options), file=config_file)
     except ConfigurationError as error:
         refuse(error)
+
+
+def texts(options: dict[str, Any]) -> dict[str, str]:
+    """The options that were given, as the texts `server.config.load` takes."""
+    return {name: _text(value) for name, value in options.items() if value is not None}
 
 
 def refuse(error: ConfigurationError) -> NoReturn:

@@ -1,0 +1,273 @@
+"""`genie doctor`: looks at settings, machine, store, catalogue and models, and says what to do. Changes nothing."""
+
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.cli.settings import settings_options, texts
+from server.config import ConfigurationError, Settings, load
+from server.workers import reserve_port
+from store.api import Partition, Store, StoreError
+from store.catalogs import read_counts
+
+OK: Literal["ok"] = "ok"
+WARNING: Literal["warning"] = "warning"
+PROBLEM: Literal["problem"] = "problem"
+
+_LIBRARIES = ("grpcio", "protobuf", "numpy", "scipy", "numba", "faiss-cpu", "lmdb", "implicit", "msgspec")
+_FREE_BYTES_WANTED = 1 << 30
+_FREE_BYTES_NEEDED = 64 << 20
+_FILES_WANTED = 4_096
+_FULL_SHARE = 0.8
+_COLOURS = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
+
+
+class Finding(NamedTuple):
+    """What one look at one thing showed."""
+
+    about: str
+    state: Literal["ok", "warning", "problem"]
+    seen: str
+    advice: str = ""
+    """What to do; empty when all is well."""
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@settings_options
+def command(config_file: Path | None, as_json: bool, **options: Any) -> None:
+    """Check settings, machine, store, catalogue and models, and say what to do about what is wrong.
+
+    Takes the options of `genie serve`, so that the same command line can be checked before it is run. Exits with 1
+    when something keeps the server from working.
+    """
+    findings = list(_examine(config_file, options))
+    healthy = all(finding.state != PROBLEM for finding in findings)
+    if as_json:
+        print(json.dumps({"healthy": healthy, "findings": [finding._asdict() for finding in findings]}))
+    else:
+        _show(findings)
+    sys.exit(0 if healthy else 1)
+
+
+def _examine(config_file: Path | None, options: dict[str, Any]) -> Iterator[Finding]:
+    yield from _libraries()
+    try:
+        settings, _, warnings = load(environment=os.environ, options=texts(options), file=config_file)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            yield Finding(
+                "settings", PROBLEM, problem, "correct it; `genie serve --help` lists every setting"
+            )
+        return
+    yield Finding("settings", OK, "all values are inside their bounds")
+    for warning in warnings:
+        yield Finding("settings", WARNING, warning, "rename or remove the variable")
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_machine, _port, _tls, _disk, _stored)
+    for check in checks:
+        yield from check(settings)
+
+
+def _libraries() -> Iterator[Finding]:
+    versions, missing = [f"Python {sys.version.split()[0]}"], []
+    for name in _LIBRARIES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        advice = f"install them: pip install {' '.join(missing)}"
+        yield Finding("libraries", PROBLEM, f"{', '.join(missing)} not installed", advice)
+    yield Finding("libraries", OK, ", ".join(versions))
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    cores = os.cpu_count() or 1
+    if settings.workers > cores:
+        seen = f"{settings.workers} workers on {cores} cores"
+        yield Finding(
+            "processors", WARNING, seen, "more workers than cores only add waiting: set workers lower"
+        )
+    else:
+        yield Finding("processors", OK, f"workers: {settings.workers}, cores: {cores}")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY and files < _FILES_WANTED:
+        seen = f"a process may open {files} files, and every connection is one"
+        yield Finding(
+            "open files", WARNING, seen, f"raise the limit, for example `ulimit -n {_FILES_WANTED}`"
+        )
+    else:
+        yield Finding("open files", OK, f"a process may open {files}")
+    package = Path(__file__).parents[2] / "engine"
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR", package))
+    if not os.access(cache, os.W_OK):
+        seen = f"compiled kernels cannot be kept in {cache}, so every start compiles them again"
+        yield Finding("kernel cache", WARNING, seen, "set NUMBA_CACHE_DIR to a directory that can be written")
+    else:
+        yield Finding("kernel cache", OK, str(cache))
+
+
+def _port(settings: Settings) -> Iterator[Finding]:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        held, _, _ = reserve_port(settings.host, settings.port)
+    except ConfigurationError as error:
+        if _answers(address, secure=bool(settings.tls_certificate_file)):
+            yield Finding("port", OK, f"a server is serving at {address}")
+        else:
+            yield Finding("port", PROBLEM, str(error), "choose another port, or stop what listens there")
+        return
+    held.close()
+    yield Finding("port", OK, f"{address} is free")
+
+
+def _answers(address: str, *, secure: bool) -> bool:
+    """Whether a healthy gRPC server is there; one behind TLS is only asked whether it listens."""
+    import grpc
+    from grpc_health.v1 import health_pb2
+
+    channel = grpc.insecure_channel(address)
+    check: Any = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        health_pb2.HealthCheckRequest.SerializeToString,
+        health_pb2.HealthCheckResponse.FromString,
+    )
+    with channel:
+        try:
+            status = check(health_pb2.HealthCheckRequest(), timeout=2.0).status
+        except grpc.RpcError:
+            return secure
+    return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if not settings.tls_certificate_file:
+        exposed = settings.host not in ("127.0.0.1", "::1", "[::1]", "localhost")
+        if exposed:
+            seen = f"off, and {settings.host} can be reached from other machines"
+            yield Finding(
+                "TLS", WARNING, seen, "set tls_certificate_file and tls_key_file, or keep the network private"
+            )
+        else:
+            yield Finding("TLS", OK, "off, and only this machine can connect")
+        return
+    import ssl
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
+        if settings.tls_client_ca_file:
+            context.load_verify_locations(settings.tls_client_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        advice = "check that the files exist, are PEM, and that the key belongs to the certificate"
+        yield Finding("TLS", PROBLEM, f"the files cannot be used: {error}", advice)
+        return
+    yield Finding("TLS", OK, f"certificate and key of {settings.tls_certificate_file} belong together")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    directory = settings.data_directory.absolute()
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        advice = f"make {existing} a directory that this user may write, or set data_directory"
+        yield Finding("data directory", PROBLEM, f"{directory} cannot be written", advice)
+        return
+    free = shutil.disk_usage(existing).free
+    seen = f"{directory}, {free / 2**30:.1f} GiB free"
+    if free < _FREE_BYTES_NEEDED:
+        yield Finding("data directory", PROBLEM, seen, "make room: answers cannot be recorded without it")
+    elif free < _FREE_BYTES_WANTED:
+        yield Finding("data directory", WARNING, seen, "make room soon")
+    else:
+        yield Finding("data directory", OK, seen)
+
+
+def _stored(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        yield Finding(
+            "store", WARNING, "in memory: forgotten when the server stops", "set store to lmdb to keep it"
+        )
+        return
+    from store.lmdb_store import LmdbStore
+    from store.stores import STATE
+
+    if not (settings.data_directory / STATE).is_dir():
+        yield Finding("store", OK, "not there yet; the first start creates it")
+        return
+    try:
+        store = LmdbStore(settings.data_directory / STATE)
+    except StoreError as error:
+        yield Finding(
+            "store", PROBLEM, str(error), "see docs/operations.md, or restore a backup: `genie restore`"
+        )
+        return
+    try:
+        yield from _open_store(store, settings)
+    except StoreError as error:
+        yield Finding(
+            "store", PROBLEM, str(error), "make room or repair the disk; nothing can be recorded now"
+        )
+    finally:
+        store.close()
+
+
+def _open_store(store: Store, settings: Settings) -> Iterator[Finding]:
+    store.check_writable()
+    found = store.statistics()
+    used, most = found.used_bytes, found.max_bytes
+    seen = (
+        f"{found.entries} entries, {used / 2**20:.1f} MiB of at most {most / 2**30:.0f} GiB, can be written"
+    )
+    if used > _FULL_SHARE * most:
+        yield Finding("store", WARNING, seen, "it is nearly full: raise its limit or erase learners")
+    else:
+        yield Finding("store", OK, seen)
+    tenants = store.tenants()
+    for tenant in tenants:
+        with store.read(Partition(tenant)) as reader:
+            counts = read_counts(reader)
+        seen = f"{counts.concepts} concepts, {counts.questions} questions"
+        if counts.questions:
+            yield Finding(f"catalogue of {tenant}", OK, seen)
+        else:
+            yield Finding(f"catalogue of {tenant}", WARNING, seen, "import one: `genie import`")
+        yield _model(settings, tenant)
+    if not tenants:
+        yield Finding("catalogue", WARNING, "the store is empty", "import a catalogue: `genie import`")
+
+
+def _model(settings: Settings, tenant: str) -> Finding:
+    from server.models import ModelDirectory, ModelError
+
+    about = f"model of {tenant}"
+    models = ModelDirectory(settings.data_directory, tenant)
+    try:
+        version = models.current()
+        if version is None:
+            return Finding(
+                about, OK, "none trained yet: documented priors are used; `genie train` learns one"
+            )
+        models.open(version, verify=True)
+    except ModelError as error:
+        return Finding(about, PROBLEM, str(error), "train again: `genie train`")
+    return Finding(about, OK, f"{version}, every file is what its manifest says")
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        seen = finding.seen if not finding.advice else f"{finding.seen}\n→ {finding.advice}"
+        # Text, not str: what was seen may hold brackets, which are markup to rich.
+        table.add_row(Text(finding.state, _COLOURS[finding.state]), Text(finding.about), Text(seen))
+    Console(soft_wrap=False).print(table)

@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from server.assembly import open_store
 from server.cli.settings import refuse
 from server.config import ConfigurationError, Settings, load
 from server.data_files import DataFileError
 from server.importing import ImportStopped
 from server.models import ModelError
-from store.api import MAX_ID_BYTES, Store, StoreError, StoreFull, StoreUnavailable
+from store.api import MAX_ID_BYTES, StoreError, StoreFull, StoreUnavailable
+from store.stores import STATE, Stores, open_stores
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,18 +63,18 @@ def data_settings(config_file: Path | None, data_directory: str | None) -> Setti
 
 
 @contextmanager
-def opened(settings: Settings, *, create: bool = False) -> Iterator[Store]:
-    """The store, while the server may be running; failures end the program with a sentence."""
-    if not create and not (settings.data_directory / "state").exists():
+def opened(settings: Settings, *, create: bool = False) -> Iterator[Stores]:
+    """The stores, while the server may be running; failures end the program with a sentence."""
+    if not create and not (settings.data_directory / STATE).exists():
         fail(
             f"there is no store in {settings.data_directory}; start the server, import data, or name another directory"
         )
     with told():
-        store = open_store(settings)
+        stores = open_stores(settings.data_directory)
         try:
-            yield store
+            yield stores
         finally:
-            store.close()
+            stores.close()
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def command(
     paths = _paths(directory, given)
     settings = data_settings(config_file, data_directory)
     with ExitStack() as stack:
-        store = stack.enter_context(opened(settings, create=True))
+        store = stack.enter_context(opened(settings, create=True)).state
         bars = stack.enter_context(Bars())
         file = stack.enter_context(rejects.open("w", encoding="utf-8")) if rejects is not None else None
         work = Import(

@@ -1,0 +1,340 @@
+"""From the answer log to a new model version, judged on learners that no training has seen. Reads no clock.
+
+A fixed share of the learners, chosen by a digest of their ids, is kept out of every training of the learner model. So
+the candidate and the model in use are compared on answers that neither was fitted to.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from engine.catalog import Catalog, build_catalog
+from engine.collaborative import Interactions, train_collaborative
+from engine.content import WIDTH, train_content
+from engine.learner import LearnerModel, LearnerState, QuestionConcepts, absorb
+from engine.learner.metrics import auc, calibration_error, log_loss
+from engine.learner.regression import TrainSettings
+from engine.learner.rows import TrainingLog
+from engine.learner.training import train
+from engine.neighbours import build_index
+from engine.serving import Models
+from engine.types import F8, I8, AnswerBatch
+from server.answer_facts import slice_facts
+from server.data_rows import time_text
+from server.model_parts import load_models, parts_of
+from server.models import KEEP_VERSIONS, Manifest, ModelDirectory, ModelError
+from store.answer_log import empty_log
+from store.api import Partition, Store
+from store.catalogs import CatalogRecords, load_catalog
+from store.replay import training_log
+
+JUDGES_IN = 20
+"""One learner of this many judges models and is never trained on."""
+FEWEST_JUDGED = 100
+"""With fewer held-out answers a comparison would be chance: the candidate is taken."""
+TOLERANCE_NATS = 0.0005
+"""A candidate whose log loss is higher by less than this is no worse: the difference is that of two fits."""
+MOST_ANSWERS = 4_000_000
+"""Answers held in memory at once (about 150 bytes each); of a longer log, whole learners are left out by digest."""
+LIBRARIES = ("genie-server", "numpy", "scipy", "numba", "faiss-cpu", "implicit")
+
+Progress = Callable[[str, float], None]
+"""Told (stage, share of it done)."""
+
+
+class WorseModel(ModelError):
+    """The new model predicts held-out answers worse than the one in use; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a model predicts the held-out answers, each from the learner's answers before it."""
+
+    model: str
+    log_loss: float
+    """Nats an answer."""
+    auc: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The log as training takes it."""
+
+    log: TrainingLog
+    """Without the judges."""
+    judges: TrainingLog
+    learners: int
+    first_answered_at: float
+    last_answered_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training brought about."""
+
+    version: str
+    """Empty when nothing was written."""
+    previous: str
+    data: dict[str, Any]
+    held_out_answers: int
+    scores: list[Score] = field(default_factory=list)
+    """The candidate's, then that of the model in use."""
+    refused: str = ""
+    """Why the candidate was not taken."""
+    pruned: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def train_models(
+    store: Store,
+    directory: ModelDirectory,
+    *,
+    now: float,
+    seed: int = 0,
+    force: bool = False,
+    threads: int = 1,
+    keep: int = KEEP_VERSIONS,
+    progress: Progress = lambda stage, done: None,
+) -> TrainingReport:
+    """Train all models of a tenant and make them current, unless they are worse than those in use.
+
+    The same log, catalogue and seed give the same models with one thread.
+
+    Raises:
+        TooLittleData: there is nothing to learn from. ModelBusy: another training is at work.
+        ModelError: the current version cannot be used for a comparison, and `force` is off.
+    """
+    with directory.exclusively():
+        with store.read(Partition(directory.tenant)) as reader:
+            records = load_catalog(reader)
+        catalog = build_catalog(
+            records.concepts,
+            records.questions,
+            version=records.version,
+            embeddings=np.zeros((len(records.question_ids), WIDTH), np.float32),
+        )
+        current = _current(directory, store, force=force)
+        gathered = gather(store, directory.tenant, progress=progress)
+        candidate = _train(gathered, records, catalog, current, seed, threads, progress)
+        progress("comparing", 0.0)
+        scores = judge(
+            gathered.judges, catalog, [("candidate", candidate.learner), (current.version, current.learner)]
+        )
+        data = _described(gathered, catalog)
+        previous = directory.current() or ""
+        answers = gathered.judges.answers.size
+        refused = "" if force else _refusal(scores, answers)
+        if refused:
+            return TrainingReport("", previous, data, answers, scores, refused)
+        manifest = _write(directory, candidate, data, scores, answers, now)
+        directory.point(manifest.version)
+        pruned = directory.prune(keep)
+        progress("comparing", 1.0)
+        return TrainingReport(manifest.version, previous, data, answers, scores, "", pruned)
+
+
+def is_judge(learner_id: str) -> bool:
+    """Whether a learner is kept out of training."""
+    return _place(learner_id) % JUDGES_IN == 0
+
+
+def gather(
+    store: Store,
+    tenant: str,
+    *,
+    most_answers: int = MOST_ANSWERS,
+    progress: Progress = lambda stage, done: None,
+) -> Gathered:
+    """Read the log, one learner after the other; beyond `most_answers`, half the learners are left out, repeatedly."""
+    kept: list[tuple[int, AnswerBatch]] = []
+    total, share, learners = 0, 64, 0
+    first, last = np.inf, -np.inf
+    for learner_id, log in training_log(store, tenant):
+        learners += 1
+        place = _place(learner_id)
+        first = min(first, float(log.batch.answered_at[0]))
+        last = max(last, float(log.batch.answered_at[-1]))
+        if place >> share == 0:
+            kept.append((place, log.batch))
+            total += log.size
+        while total > most_answers and share > 0:
+            share -= 1
+            kept = [entry for entry in kept if entry[0] >> share == 0]
+            total = sum(batch.size for _, batch in kept)
+        if learners % 64 == 0:
+            progress("reading", 0.0)
+    judging = [batch for place, batch in kept if place % JUDGES_IN == 0]
+    fitting = [batch for place, batch in kept if place % JUDGES_IN != 0]
+    progress("reading", 1.0)
+    return Gathered(_joined(fitting), _joined(judging), learners, first, last)
+
+
+def judge(log: TrainingLog, catalog: Catalog, models: list[tuple[str, LearnerModel]]) -> list[Score]:
+    """How well each model predicts a log, answer by answer, with its own base logits throughout."""
+    if log.answers.size == 0:
+        return []
+    concepts = _question_concepts(catalog)
+    right = log.answers.correct.astype(np.float64)
+    scores = []
+    for name, model in models:
+        predicted = _predictions(log, model.with_catalog(concepts, catalog.concept_count), concepts)
+        scores.append(
+            Score(
+                name, log_loss(right, predicted), auc(right, predicted), calibration_error(right, predicted)
+            )
+        )
+    return scores
+
+
+def _predictions(log: TrainingLog, model: LearnerModel, concepts: QuestionConcepts) -> F8:
+    """(n,) chance of success before each answer."""
+    facts = log.answers._replace(
+        base_logit=model.base_logit(log.answers.question, concepts),
+        memory_set=np.full(log.answers.size, model.memory_set, np.uint16),
+    )
+    bounds = log.learner_offsets.tolist()
+    parts = [
+        absorb(LearnerState.empty(), slice_facts(facts, start, stop), model).predicted
+        for start, stop in pairwise(bounds)
+    ]
+    return np.concatenate(parts)
+
+
+def _train(
+    gathered: Gathered,
+    records: CatalogRecords,
+    catalog: Catalog,
+    current: Models,
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> Models:
+    log = gathered.log
+    learner, _ = train(
+        log,
+        seed=seed,
+        version="candidate",
+        previous=None if current.version == Models.priors().version else current.learner,
+        progress=progress,
+        settings=replace(TrainSettings(), threads=threads),
+    )
+    collaborative = train_collaborative(
+        Interactions(log.learner_of().astype(np.int32), log.answers.question, log.answers.correct),
+        catalog.question_concepts,
+        catalog.concept_count,
+        seed=seed,
+        threads=threads,
+        progress=lambda done, rounds: progress("collaborative", done / rounds),
+    )
+    progress("content", 0.0)
+    content = train_content(records.concepts, records.questions, catalog.question_count, seed=seed)
+    progress("content", 1.0)
+    return Models(
+        learner=learner,
+        collaborative=collaborative,
+        items=build_index(collaborative.item_factors),
+        content=content,
+        popularity=collaborative.popularity,
+        version="candidate",
+    )
+
+
+def _current(directory: ModelDirectory, store: Store, *, force: bool) -> Models:
+    try:
+        return load_models(directory, store)
+    except ModelError as error:
+        if force:
+            return Models.priors()
+        raise ModelError(
+            f"the model in use cannot be read, so nothing can be compared with it: {error}"
+        ) from error
+
+
+def _refusal(scores: list[Score], answers: int) -> str:
+    if answers < FEWEST_JUDGED:
+        return ""
+    candidate, current = scores
+    if candidate.log_loss <= current.log_loss + TOLERANCE_NATS:
+        return ""
+    return (
+        f"on {answers:,} held-out answers the new model's log loss is {candidate.log_loss:.4f}, "
+        f"that of {current.model}, which is in use, {current.log_loss:.4f}"
+    )
+
+
+def _write(
+    directory: ModelDirectory,
+    models: Models,
+    data: dict[str, Any],
+    scores: list[Score],
+    answers: int,
+    now: float,
+) -> Manifest:
+    figures = {
+        score.model: {name: value for name, value in asdict(score).items() if name != "model"}
+        for score in scores
+    }
+    return directory.write(
+        parts_of(models),
+        created_at=time_text(now),
+        data=data,
+        metrics={"held_out_answers": answers, "fit": dict(models.learner.metrics), "held_out": figures},
+        libraries={**{name: _version(name) for name in LIBRARIES}, "python": platform.python_version()},
+    )
+
+
+def _described(gathered: Gathered, catalog: Catalog) -> dict[str, Any]:
+    return {
+        "first_answered_at": time_text(gathered.first_answered_at),
+        "last_answered_at": time_text(gathered.last_answered_at),
+        "learners": gathered.learners,
+        "fitted_learners": gathered.log.learners,
+        "fitted_answers": gathered.log.answers.size,
+        "concepts": len(catalog.concept_row),
+        "questions": len(catalog.question_row),
+        "catalog_version": catalog.version,
+    }
+
+
+def _joined(batches: list[AnswerBatch]) -> TrainingLog:
+    """Learners' logs one after the other."""
+    sizes = np.array([0, *(batch.size for batch in batches)], np.int64)
+    pairs = np.cumsum([0, *(batch.offsets[-1] for batch in batches)])
+    if not batches:
+        batches = [empty_log().batch]
+    offsets = [
+        batch.offsets[1:] + np.int32(start) for batch, start in zip(batches, pairs.tolist(), strict=False)
+    ]
+    columns: list[Any] = [
+        np.concatenate([batch[place] for batch in batches]) for place in range(len(AnswerBatch._fields))
+    ]
+    columns[AnswerBatch._fields.index("offsets")] = np.concatenate([np.zeros(1, np.int32), *offsets])
+    learner_offsets: I8 = np.cumsum(sizes)
+    return TrainingLog(learner_offsets, AnswerBatch._make(columns))
+
+
+def _question_concepts(catalog: Catalog) -> QuestionConcepts:
+    own = catalog.question_concepts
+    return QuestionConcepts.of(own.offsets, own.rows, catalog.difficulty)
+
+
+def _place(learner_id: str) -> int:
+    """A learner's place in 0..2^64-1, the same for ever."""
+    return int.from_bytes(hashlib.blake2b(learner_id.encode(), digest_size=8, person=b"genie-judge").digest())
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "unknown"

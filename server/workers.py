@@ -313,7 +313,7 @@ class Supervisor:
     def _give_up_replacing(self) -> None:
         self._to_replace.clear()
         self._replacing = self._replace_again = False
-        log(_LOG, logging.ERROR, "a replacement did not come up: the workers not yet replaced stay")
+        log(_LOG, logging.ERROR, "a replacement did not come up: the old workers stay")
 
 
 def _received(control: socket.socket) -> bytes:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import click
 
 from server.app import Assemble, Genie
-from server.cli.settings import configuration, refuse, settings_options
+from server.cli.settings import configuration, settings_options
 from server.config import ConfigurationError, Settings
 from server.logs import configure, log
-from server.workers import SERVING
+from server.workers import EXIT_CONFIGURATION, SERVING
+from store.api import StoreError
 
 _LOG = logging.getLogger("genie.worker")
 _DEFAULT_ASSEMBLY = "server.assembly:assemble"
@@ -39,7 +41,17 @@ def command(config_file: Path | None, assemble: str, worker_id: int, control_fd:
         try:
             clean = _serve(settings, build, control)
         except ConfigurationError as error:
-            refuse(error)
+            for problem in error.problems:
+                log(_LOG, logging.CRITICAL, "a setting cannot be used", problem=problem)
+            sys.exit(EXIT_CONFIGURATION)
+        except StoreError as error:
+            log(
+                _LOG,
+                logging.CRITICAL,
+                "the store cannot be used; `genie doctor` says more",
+                problem=str(error),
+            )
+            sys.exit(1)
     logging.shutdown()
     # A thread that is stuck in a call that was cut off must not keep the process.
     os._exit(0 if clean else 1)

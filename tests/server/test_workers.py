@@ -235,7 +235,7 @@ def test_a_failed_replacement_leaves_the_old_worker_serving(tmp_path: Path) -> N
         server.wait(lambda: load.pids)
         file.write_text("threads = 0\n")
         server.process.send_signal(signal.SIGHUP)
-        server.wait(lambda: server.events("a replacement did not come up: the workers not yet replaced stay"))
+        server.wait(lambda: server.events("a replacement did not come up: the old workers stay"))
         before = sum(load.pids.values())
         server.wait(lambda: sum(load.pids.values()) > before + 20)
         load.stop()

@@ -25,10 +25,9 @@ class HybridRule:
 
     `sequential_alpha` pays for looking after every event, `final_alpha` for one fixed test when the
     planned sample is in. Nothing is concluded from a sequence before `minimum_per_arm` learners are in
-    each arm. Stopping at the planned end uses up only part of `sequential_alpha`, and most paths that
-    cross early would also pass the last test, so false positives of the defaults are about .048 in
-    all, not .055 (`bench/ab_simulation.py`); .04 at the end would keep the sum at .05 but leave .966 of
-    the fixed test's power.
+    each arm. The two alphas do not add up: stopping at the planned end uses only part of the first, and
+    most paths that cross early would also fail the last test. Simulated false positives of the defaults
+    are .042 to .051 over six kinds of outcome (`bench/ab_simulation.py`, `docs/experiments.md`).
     """
 
     sequential_alpha: float = 0.01

@@ -20,6 +20,8 @@ from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
 FORMAT = 1
 """Version of the key layout and directory; entries carry their own versions (store.codec)."""
 FORMAT_FILE = "format.json"
+USE_LOCK = "use.lock"
+OPEN_LOCK = "open.lock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -70,6 +72,26 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def in_use(directory: Path) -> bool:
+    """Whether a process has the store in this directory open."""
+    try:
+        descriptor = os.open(directory / USE_LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def copied_format() -> bytes:
+    """What `format.json` says in a copy whose data files are all on disk."""
+    return json.dumps({"format": FORMAT, "clean": True}).encode()
+
+
 class StoreHome:
     """One process's hold on a store directory."""
 
@@ -117,7 +139,7 @@ class StoreHome:
             self._release()
 
     def _claim(self) -> None:
-        self._use = os.open(self.directory / "use.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._use = os.open(self.directory / USE_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             record = self._record()
             alone = self._alone()
@@ -172,7 +194,7 @@ class StoreHome:
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
-        descriptor = os.open(self.directory / "open.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.directory / OPEN_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -5,6 +5,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -18,11 +19,12 @@ T = TypeVar("T")
 class _Rows:
     """One table of one partition, never changed once another thread can see it."""
 
-    __slots__ = ("keys", "values")
-
     def __init__(self, values: dict[bytes, bytes]) -> None:
         self.values = values
-        self.keys = sorted(values)
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        return sorted(self.values)
 
 
 _EMPTY = _Rows({})
@@ -147,7 +149,7 @@ class MemoryStore:
                 used_bytes=used,
                 map_bytes=used,
                 max_bytes=0,
-                entries=sum(len(table.keys) for table in rows),
+                entries=sum(len(table.values) for table in rows),
                 commits=self._operations,
                 operations=self._operations,
                 mean_group_size=1.0 if self._operations else 0.0,

@@ -18,6 +18,7 @@ RING = 50
 """Slates kept a learner; the oldest makes room."""
 OWNER_BYTES = 12
 OWNER_CHARACTERS = 16
+ID_CHARACTERS = 32
 TOKEN_BYTES = 12
 
 
@@ -85,6 +86,8 @@ def _put(tx: Transaction, key: bytes, value: bytes) -> None:
 
 
 def _learner_of(store: Store, tenant: str, recommendation_id: str) -> str | None:
+    if len(recommendation_id) != ID_CHARACTERS:
+        return None
     try:
         owner = urlsafe_b64decode(recommendation_id[:OWNER_CHARACTERS].encode("ascii"))
     except ValueError:

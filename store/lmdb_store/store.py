@@ -28,7 +28,7 @@ from store.api import (
     Transaction,
 )
 from store.committer import GroupCommitter, Job
-from store.home import FORMAT_FILE, StoreHome, sync_directory
+from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
 from store.overlay import Overlay, Writes, erase_everything
 
@@ -109,7 +109,6 @@ class LmdbStore:
         Without `durable`, nothing waits for the disk: a killed process loses nothing, a power cut may lose it
         all. Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.
         """
-        self._directory = directory
         self._home = StoreHome(directory, DATA_FILES, durable=durable)
         self._tenants: dict[str, int] = {}
         self._groups = 0
@@ -188,7 +187,7 @@ class LmdbStore:
             raise StoreError(f"{directory} is not empty")
         try:
             self.environment.copy(directory)
-            (directory / FORMAT_FILE).write_bytes((self._directory / FORMAT_FILE).read_bytes())
+            (directory / FORMAT_FILE).write_bytes(copied_format())
             for file in directory.iterdir():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())

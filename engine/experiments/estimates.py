@@ -201,22 +201,27 @@ def noncentrality(t: ArrayLike, df: ArrayLike, probability: ArrayLike) -> Array:
     corrects on the normal scale by the secant method; where the distribution function fails
     (|t| beyond about 37) the approximation stands.
     """
-    seen, nu = np.asarray(t, dtype=np.float64), np.asarray(df, dtype=np.float64)
-    goal = special.ndtri(np.asarray(probability, dtype=np.float64))
+    seen, nu, goal = np.broadcast_arrays(
+        np.asarray(t, dtype=np.float64), df, special.ndtri(np.asarray(probability, dtype=np.float64))
+    )
+    shape = seen.shape
+    seen, nu, goal = seen.ravel(), np.asarray(nu, dtype=np.float64).ravel(), goal.ravel()
     spread = np.sqrt(1.0 + seen * seen / (2.0 * nu))
     best: Array = np.asarray(seen * (1.0 - 1.0 / (4.0 * nu)) - goal * spread)
     gap = _gap(seen, nu, best, goal)
     step = np.where(np.isfinite(gap), -gap * spread, 0.0)
     for _ in range(12):
-        best, old_gap = best - step, gap
-        # Secant steps shrink faster than quadratically near the end: after 1e-6 comes less than 1e-10.
-        if float(np.max(np.abs(step), initial=0.0)) < 1e-6:
+        best = best - step
+        # A step leaves less than a thousandth of itself to correct, so smaller ones end the search.
+        open_ = np.abs(step) >= 1e-4
+        if not open_.any():
             break
-        gap = _gap(seen, nu, best, goal)
+        old_gap, gap = gap, gap.copy()
+        gap[open_] = _gap(seen[open_], nu[open_], best[open_], goal[open_])
         with np.errstate(divide="ignore", invalid="ignore"):
-            step = gap * step / (old_gap - gap)
+            step = np.where(open_, gap * step / (old_gap - gap), 0.0)
         step = np.where(np.isfinite(step) & (np.abs(step) < 10.0 * spread), step, 0.0)
-    return best
+    return best.reshape(shape)
 
 
 def _gap(t: Array, nu: Array, lam: Array, goal: Array) -> Array:

@@ -66,11 +66,20 @@ class _Kinds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Arm:
-    estimate: MeanEstimate
+class _Arms:
+    """Both sides of every pair, shape (m, 2t)."""
+
+    mean: Array
+    error_variance: Array
+    df: Array
     n: Array
     spread: Array
     raw_error: Array
+
+    def estimate(self, side: slice) -> MeanEstimate:
+        return MeanEstimate(
+            mean=self.mean[:, side], error_variance=self.error_variance[:, side], df=self.df[:, side]
+        )
 
 
 def blocks(plan: ExperimentPlan, snapshot: Snapshot) -> tuple[Array, Array]:
@@ -111,19 +120,21 @@ def compare_pairs(plan: ExperimentPlan, by_phase: Array) -> Pairs:
     weight = np.where(usable, weight, 0.0)
     kinds, mean_x = _Kinds.of(plan), _together_mean(by_phase, MEAN_X)
     theta, covariate = _theta(kinds, by_phase, mean_x), _weighted(weight, mean_x)
-    control_rows = np.broadcast_to(by_phase[:, :, :1, :], (*weight.shape, 11))
-    control = _arm(kinds, control_rows, weight, theta, covariate)
-    treatment = _arm(kinds, by_phase[:, :, 1:, :], weight, theta, covariate)
+    # Both sides of every pair in one go: controls first, then treatments, along the last axis but one.
+    pairs = weight.shape[2]
+    sides = np.concatenate((np.repeat(by_phase[:, :, :1], pairs, axis=2), by_phase[:, :, 1:]), axis=2)
+    both, two_covariates = np.concatenate((weight, weight), axis=2), np.concatenate((covariate,) * 2, axis=1)
+    arms = _arms(kinds, sides, both, theta, two_covariates)
     with np.errstate(divide="ignore", invalid="ignore"):
-        adjusted = control.estimate.error_variance + treatment.estimate.error_variance
-        saved = 1.0 - adjusted / (control.raw_error + treatment.raw_error)
+        adjusted = arms.error_variance[:, :pairs] + arms.error_variance[:, pairs:]
+        saved = 1.0 - adjusted / (arms.raw_error[:, :pairs] + arms.raw_error[:, pairs:])
     return Pairs(
-        control=control.estimate,
-        treatment=treatment.estimate,
-        n_control=control.n,
-        n_treatment=treatment.n,
-        spread_control=control.spread,
-        spread_treatment=treatment.spread,
+        control=arms.estimate(slice(None, pairs)),
+        treatment=arms.estimate(slice(pairs, None)),
+        n_control=arms.n[:, :pairs],
+        n_treatment=arms.n[:, pairs:],
+        spread_control=arms.spread[:, :pairs],
+        spread_treatment=arms.spread[:, pairs:],
         saved=np.where(np.isfinite(saved), saved, 0.0),
         left_out=np.where(usable, 0.0, n_c + n_t).sum(axis=0),
     )
@@ -139,8 +150,8 @@ def plain_means(plan: ExperimentPlan, together: Array) -> tuple[Array, Array]:
         return mean, spread / together[..., N]
 
 
-def _arm(kinds: _Kinds, rows: Array, weight: Array, theta: Array, covariate: Array) -> _Arm:
-    """One arm of every pair from rows of shape (h, m, t, 11) and phase weights (h, m, t)."""
+def _arms(kinds: _Kinds, rows: Array, weight: Array, theta: Array, covariate: Array) -> _Arms:
+    """Both sides of every pair from rows of shape (h, m, 2t, 11) and phase weights (h, m, 2t)."""
     n = rows[..., N]
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_d = kinds.denominator(_weighted(weight, rows[..., MEAN_D]))
@@ -158,12 +169,10 @@ def _arm(kinds: _Kinds, rows: Array, weight: Array, theta: Array, covariate: Arr
         pooled = np.where(weight > 0, freedom * spread, 0.0).sum(axis=0) / freedom.sum(axis=0)
         mean = ratio - theta * (_weighted(weight, rows[..., MEAN_X]) - covariate)
     known = (weight > 0).any(axis=0)
-    return _Arm(
-        estimate=MeanEstimate(
-            mean=np.where(known, mean, np.nan),
-            error_variance=np.where(known, error, np.nan),
-            df=df,
-        ),
+    return _Arms(
+        mean=np.where(known, mean, np.nan),
+        error_variance=np.where(known, error, np.nan),
+        df=df,
         n=np.where(weight > 0, n, 0.0).sum(axis=0),
         spread=pooled,
         raw_error=raw_error,

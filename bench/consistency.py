@@ -20,9 +20,13 @@ import grpc
 from bench import small_world
 from bench.live import LiveServer, channels
 from bench.output import emit
-from genie.v1 import catalog_service_pb2_grpc, practice_service_pb2, practice_service_pb2_grpc
+from genie.v1 import (
+    catalog_service_pb2_grpc,
+    practice_service_pb2,
+    practice_service_pb2_grpc,
+    recommendation_service_pb2_grpc,
+)
 from genie.v1 import recommendation_service_pb2 as recommendation_pb2
-from genie.v1 import recommendation_service_pb2_grpc
 
 CONNECTIONS = 6
 TIMEOUT_SECONDS = 20.0
@@ -65,7 +69,9 @@ def record(rng: random.Random, channel: grpc.Channel, ledger: LearnerLedger, tal
         ledger.in_flight += 1
     stub = practice_service_pb2_grpc.PracticeServiceStub(channel)
     reply = stub.RecordAnswers(
-        practice_service_pb2.RecordAnswersRequest(answers=[answer]), timeout=TIMEOUT_SECONDS, wait_for_ready=True
+        practice_service_pb2.RecordAnswersRequest(answers=[answer]),
+        timeout=TIMEOUT_SECONDS,
+        wait_for_ready=True,
     )
     with ledger.lock:
         ledger.in_flight -= 1
@@ -128,7 +134,8 @@ def run(server: LiveServer, *, operations: int, learners: int, threads: int, see
         ledgers = [LearnerLedger(f"learner-{number}") for number in range(learners)]
         tally = Tally(left=operations)
         crew = [
-            threading.Thread(target=work, args=(seed + number, opened, ledgers, tally)) for number in range(threads)
+            threading.Thread(target=work, args=(seed + number, opened, ledgers, tally))
+            for number in range(threads)
         ]
         for thread in crew:
             thread.start()
@@ -139,7 +146,9 @@ def run(server: LiveServer, *, operations: int, learners: int, threads: int, see
 
 def main() -> int:
     """Run and report; the exit status says whether the bar holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--operations", type=int, default=10_000)
     parser.add_argument("--learners", type=int, default=40)
     parser.add_argument("--threads", type=int, default=8)
@@ -153,7 +162,11 @@ def main() -> int:
         LiveServer(Path(directory), workers=options.workers) as server,
     ):
         tally = run(
-            server, operations=operations, learners=options.learners, threads=options.threads, seed=options.seed
+            server,
+            operations=operations,
+            learners=options.learners,
+            threads=options.threads,
+            seed=options.seed,
         )
     for violation in tally.violations[:10]:
         emit("consistency", "violation", 1, what=violation)

@@ -29,9 +29,9 @@ from genie.v1 import (
     learner_service_pb2_grpc,
     practice_service_pb2,
     practice_service_pb2_grpc,
+    recommendation_service_pb2_grpc,
 )
 from genie.v1 import recommendation_service_pb2 as recommendation_pb2
-from genie.v1 import recommendation_service_pb2_grpc
 
 CONNECTIONS = 4
 TIMEOUT_SECONDS = 20.0
@@ -110,13 +110,17 @@ def run(server: LiveServer, *, restarts: int, threads: int) -> Load:
                 learner_service_pb2.GetLearnerStatsRequest(learner_id=learner_id), timeout=TIMEOUT_SECONDS
             ).stats
             if stats.answers_count != acknowledged:
-                load.failures.append(f"{learner_id}: {acknowledged} acknowledged, {stats.answers_count} stored")
+                load.failures.append(
+                    f"{learner_id}: {acknowledged} acknowledged, {stats.answers_count} stored"
+                )
     return load
 
 
 def main() -> int:
     """Run and report; the exit status says whether the bar holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--restarts", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=4)

@@ -29,7 +29,9 @@ def free_port() -> int:
 class LiveServer:
     """`genie serve` in a process group of its own. Start it, kill it, start it again: the data stays."""
 
-    def __init__(self, directory: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self.workers = workers
         self.port = free_port()

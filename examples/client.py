@@ -13,9 +13,13 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from examples.retry import channel
-from genie.v1 import explanation_pb2, practice_service_pb2, practice_service_pb2_grpc
+from genie.v1 import (
+    explanation_pb2,
+    practice_service_pb2,
+    practice_service_pb2_grpc,
+    recommendation_service_pb2_grpc,
+)
 from genie.v1 import recommendation_service_pb2 as recommendation_pb2
-from genie.v1 import recommendation_service_pb2_grpc
 
 TIMEOUT_SECONDS = 5.0
 
@@ -28,9 +32,13 @@ def show(recommendation: recommendation_pb2.Recommendation) -> None:
 
 def main() -> None:
     """Hold the conversation."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--target", default="127.0.0.1:50051", help="host:port of the server")
-    parser.add_argument("--learner", default="example-learner", help="any id: unknown learners start from nothing")
+    parser.add_argument(
+        "--learner", default="example-learner", help="any id: unknown learners start from nothing"
+    )
     options = parser.parse_args()
     with channel(options.target) as connection:
         recommendations = recommendation_service_pb2_grpc.RecommendationServiceStub(connection)
@@ -39,7 +47,9 @@ def main() -> None:
             learner_id=options.learner, request_id=uuid.uuid4().hex, limit=5
         )
         before = recommendations.Recommend(request, timeout=TIMEOUT_SECONDS).recommendation
-        print(f"What should {options.learner} practise?  (policy {before.policy}, model {before.model_version})")
+        print(
+            f"What should {options.learner} practise?  (policy {before.policy}, model {before.model_version})"
+        )
         show(before)
         if not before.items:
             print("  nothing: the catalogue is empty; see `genie import --help`")
@@ -59,7 +69,9 @@ def main() -> None:
         ).results[0]
         print(f"\nA wrong answer to {first}:")
         for change in recorded.mastery_changes:
-            print(f"  mastery of {change.concept_id}: {change.mastery_before:.2f} -> {change.mastery_after:.2f}")
+            print(
+                f"  mastery of {change.concept_id}: {change.mastery_before:.2f} -> {change.mastery_after:.2f}"
+            )
         request.request_id = uuid.uuid4().hex
         after = recommendations.Recommend(request, timeout=TIMEOUT_SECONDS).recommendation
         print("\nAnd now?")

@@ -27,13 +27,18 @@ SERVICES = ("CatalogService", "LearnerService", "PracticeService", "Recommendati
 SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
-            {"name": [{"service": f"genie.v1.{service}"} for service in SERVICES], "retryPolicy": RETRY_POLICY}
+            {
+                "name": [{"service": f"genie.v1.{service}"} for service in SERVICES],
+                "retryPolicy": RETRY_POLICY,
+            }
         ]
     }
 )
 
 
-def channel(target: str, *, own_connection: bool = False, options: Sequence[tuple[str, object]] = ()) -> grpc.Channel:
+def channel(
+    target: str, *, own_connection: bool = False, options: Sequence[tuple[str, object]] = ()
+) -> grpc.Channel:
     """A channel to `target` ("host:port") with the standard retry policy.
 
     A server with several workers spreads connections, not calls: `own_connection` keeps this channel from sharing its

@@ -1,4 +1,4 @@
-"""What a worker serves each tenant from: its catalogue and models, made ready once and kept up to date. Answers nobody."""
+"""What a worker serves each tenant from: catalogue and models, made ready once, kept up to date. Answers nobody."""
 
 import logging
 import threading
@@ -75,8 +75,8 @@ class _Entry:
 class Tenants:
     """Bundles by tenant; thread-safe.
 
-    A bundle is rebuilt when the store's catalogue version or the current model has changed, by one thread at a time. Small
-    catalogues are ready before the call that noticed goes on, so that it sees every change committed before it.
+    A bundle is rebuilt when the store's catalogue version or the current model has changed, by one thread at a time.
+    Small catalogues are ready before the call that noticed goes on, so that it sees every change committed before.
     """
 
     def __init__(

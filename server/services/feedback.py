@@ -85,11 +85,12 @@ def take_feedback(
         operation = store.submit(Partition(call.tenant, learner_id), partial(_record, records=records))
         pending.append((operation, group))
     for operation, group in pending:
-        for (place, record), outcome in zip(group, committed(operation, call), strict=True):
+        outcomes = committed(operation, call)
+        for (place, record), outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.REUSED:
-                error = errors.IdempotencyKeyReused(field="event_id", id=record.event_id)
+                reused = errors.IdempotencyKeyReused(field="event_id", id=record.event_id)
                 results[place].status = pb.FEEDBACK_STATUS_REJECTED
-                results[place].error.CopyFrom(error.status())
+                results[place].error.CopyFrom(reused.status())
             else:
                 results[place].status = _STATUSES[outcome]
     return results

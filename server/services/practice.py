@@ -1,4 +1,4 @@
-"""PracticeService: sessions, and answers as they are given. The state they change belongs to the store and the engine."""
+"""PracticeService: sessions, and answers as they are given. What answers change, the store and the engine decide."""
 
 from collections.abc import Iterator
 from dataclasses import replace

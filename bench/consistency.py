@@ -1,9 +1,9 @@
 """Read-your-writes through the real server: every Recommend reflects every answer acknowledged before it was sent.
 
-Threads draw learners at random and either record an answer or ask for a slate, each call over a randomly chosen one of
-several connections, so that answer and slate usually meet different workers. A slate must report at least as many answers
-as were acknowledged before the call was sent and at most as many as had been sent when it returned; and it must not hold
-a question whose correct answer was the learner's last acknowledged one.
+Threads draw learners at random and either record an answer or ask for a slate, each call over a randomly chosen one
+of several connections, so that answer and slate usually meet different workers. A slate must report at least as many
+answers as were acknowledged before the call was sent and at most as many as had been sent when it returned; and it must
+not hold a question whose correct answer was the learner's last acknowledged one.
 
     python -m bench.consistency [--quick] [--operations 10000] [--workers 2]
 """
@@ -92,7 +92,7 @@ def recommend(channel: grpc.Channel, ledger: LearnerLedger, tally: Tally) -> Non
         sent_before = ledger.sent
     stub = recommendation_service_pb2_grpc.RecommendationServiceStub(channel)
     request = recommendation_pb2.RecommendRequest(
-        learner_id=ledger.learner_id, limit=10, explanation_level=recommendation_pb2.EXPLANATION_LEVEL_NONE
+        learner_id=ledger.learner_id, limit=10, explanation_level=explanation_pb2.EXPLANATION_LEVEL_NONE
     )
     slate = stub.Recommend(request, timeout=TIMEOUT_SECONDS, wait_for_ready=True).recommendation
     with ledger.lock:

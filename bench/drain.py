@@ -1,8 +1,8 @@
 """Rolling restarts under load: no call fails but those that the documented retry policy repeats by itself.
 
-Clients record answers and ask for slates without pause while the supervisor is told (SIGHUP) to replace its workers, one
-after the other, again and again. Every call that ends in an error after the retry policy did its work is a failure. At
-the end every acknowledged answer must be there once.
+Clients record answers and ask for slates without pause while the supervisor is told (SIGHUP) to replace its workers,
+one after the other, again and again. Every call that ends in an error after the retry policy did its work is a failure.
+At the end every acknowledged answer must be there once.
 
     python -m bench.drain [--quick] [--restarts 20] [--workers 2]
 """

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import IO, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 START_SECONDS = 120.0
 """Longest wait for SERVING; a first start compiles the kernels."""
 
@@ -74,8 +75,12 @@ class LiveServer:
             if self._process is not None and self._process.poll() is not None:
                 break
             with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(self.target) as channel:
-                stub = health_pb2_grpc.HealthStub(channel)
-                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=2, wait_for_ready=False)
+                check = channel.unary_unary(
+                    HEALTH_CHECK,
+                    request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                    response_deserializer=health_pb2.HealthCheckResponse.FromString,
+                )
+                reply = check(health_pb2.HealthCheckRequest(), timeout=2)
                 if reply.status == health_pb2.HealthCheckResponse.SERVING:
                     return
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A small catalogue and random answers for benches of correctness, where content does not matter. Pure messages, no calls."""
+"""A small catalogue and random answers for benches of correctness, where content does not matter. Makes no calls."""
 
 import random
 import uuid

@@ -2,8 +2,8 @@
 
     python -m examples.client [--target 127.0.0.1:50051] [--learner LEARNER]
 
-Run it against `make run`, or against any server that holds a catalogue. Needs the stubs (protos/ on the path: an editable
-install puts them there) and grpcio; nothing else of Genie.
+Run it against `make run`, or against any server that holds a catalogue. Needs the stubs (protos/ on the path: an
+editable install puts them there) and grpcio; nothing else of Genie.
 """
 
 import argparse

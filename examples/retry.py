@@ -1,7 +1,7 @@
 """The retry policy that every caller of Genie should use, as a gRPC service config. Makes channels, no calls.
 
-Every mutation of Genie is idempotent by an id the caller chose, so repeating a call whose fate is unknown (the worker was
-killed, the connection was closed by a rolling restart) can never do anything twice. gRPC repeats it by itself:
+Every mutation of Genie is idempotent by an id the caller chose, so repeating a call whose fate is unknown (the worker
+was killed, the connection was closed by a rolling restart) can never do anything twice. gRPC repeats it by itself:
 
 * UNAVAILABLE: the worker or the connection went away, the server is draining, or the store cannot be written now;
 * at most five attempts, 50 ms, 100 ms, 200 ms, 400 ms apart (with gRPC's own jitter).

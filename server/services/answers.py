@@ -1,4 +1,4 @@
-"""From answers as sent to answers as recorded, with a result for each. The work behind RecordAnswers and StreamAnswers."""
+"""From answers as sent to answers as recorded, with a result for each: the work of RecordAnswers and StreamAnswers."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future

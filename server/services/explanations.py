@@ -45,7 +45,7 @@ class Explainer:
         return engine_explain.main_reason(self.slate, place, self._titles)
 
     def explanation(self, place: int, level: int) -> pb.Explanation:
-        """The item at `place` (from 0), explained at a level of the wire API from SIMPLE on; without the question's id."""
+        """The item at `place` (from 0), explained at a level of the wire API, SIMPLE or more; without its id."""
         wanted = pb.ExplanationLevel.ValueType(level)
         found = engine_explain.explain(self.slate, place, self._titles, level=_LEVELS[wanted])
         message = pb.Explanation(

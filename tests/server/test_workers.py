@@ -120,7 +120,13 @@ class Load:
             thread.start()
 
     def _call(self, address: str) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", RETRIES)]
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.service_config", RETRIES),
+            # A listener that closes resets the connections it had not accepted: connect again before the
+            # attempts above are used up (gRPC would wait a second).
+            ("grpc.initial_reconnect_backoff_ms", 50),
+        ]
         with grpc.insecure_channel(address, options) as channel:
             say = EchoClient(channel).say
             while not self._stop.is_set():

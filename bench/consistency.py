@@ -22,6 +22,7 @@ from bench.live import LiveServer, channels
 from bench.output import emit
 from genie.v1 import (
     catalog_service_pb2_grpc,
+    explanation_pb2,
     practice_service_pb2,
     practice_service_pb2_grpc,
     recommendation_service_pb2_grpc,

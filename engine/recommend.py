@@ -49,7 +49,7 @@ class RecommendQuery:
     """What is asked for."""
 
     seed: int
-    """Of every random choice, 64 bits; see `seed_of`."""
+    """Of every random choice, 0 to 2^63 − 1; see `seed_of`."""
     limit: int = 10
     """Most questions to return, 1 to MAX_LIMIT."""
     objective: int = -1
@@ -64,12 +64,12 @@ class RecommendQuery:
 
 
 def seed_of(*parts: str) -> int:
-    """Return the 64-bit seed of a request from its tenant, learner and request id."""
+    """Return the 63-bit seed of a request from its tenant, learner and request id: kernels take signed integers."""
     digest = hashlib.blake2b(digest_size=8, person=b"genie-slate")
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(4, "little") + encoded)
-    return int.from_bytes(digest.digest(), "little")
+    return int.from_bytes(digest.digest(), "little") >> 1
 
 
 def fatigue(context: Context) -> float:

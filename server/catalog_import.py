@@ -8,16 +8,18 @@ from itertools import islice
 
 from engine.graph import Edge, break_cycles, find_cycle
 from engine.types import Concept, Question
-from server.errors import printable
+from server.errors import EmbeddingSizeMismatch, printable
+from server.services.catalog_entries import EmbeddingSizes
 from store.api import Partition, Store, Transaction
 from store.catalogs import list_concepts, upsert_concepts, upsert_questions
 
-QUESTIONS_A_COMMIT = 4_096
+QUESTIONS_A_COMMIT = 2_048
+"""Other writers wait for as long as so many take."""
 _ALL = 1 << 40
 
 
 class CatalogRefused(Exception):
-    """Concepts that would make no sound graph; nothing was stored."""
+    """Entries that would make no sound catalogue; nothing of their commit was stored."""
 
 
 @dataclass(slots=True)
@@ -83,29 +85,35 @@ def store_questions(
     """Upsert questions with the ids of their concepts; (what changed, concepts created because nobody listed them).
 
     Each commit takes up to `QUESTIONS_A_COMMIT`.
+
+    Raises:
+        CatalogRefused: embeddings of different lengths; earlier commits stay.
     """
-    changes, new_concepts = Changes(), 0
+    changes, new_concepts, sizes = Changes(), 0, EmbeddingSizes()
     entries = iter(questions)
     while chosen := list(islice(entries, QUESTIONS_A_COMMIT)):
-        done, created = store.update(Partition(tenant), partial(_put_questions, entries=chosen, now=now))
+        operation = partial(_put_questions, tenant=tenant, entries=chosen, sizes=sizes, now=now)
+        done, created, version, size = store.update(Partition(tenant), operation)
+        sizes.remember(tenant, version, size)
         changes.add(done)
         new_concepts += created
     return changes, new_concepts
 
 
 def _put_questions(
-    tx: Transaction, entries: list[tuple[Question, list[str]]], now: float
-) -> tuple[Changes, int]:
+    tx: Transaction, tenant: str, entries: list[tuple[Question, list[str]]], sizes: EmbeddingSizes, now: float
+) -> tuple[Changes, int, int, int | None]:
+    try:
+        size = sizes.check(tx, tenant, [question for question, _ in entries])
+    except EmbeddingSizeMismatch as error:
+        raise CatalogRefused(error.message) from error
     row_of = {concept.concept_id: concept.row for concept in list_concepts(tx, limit=_ALL)}
     named = {name: None for _, concept_ids in entries for name in concept_ids if name not in row_of}
     made = upsert_concepts(tx, [Concept(name, 0) for name in named], now=now)
     row_of |= {concept.concept_id: concept.row for concept in made.entries}
-    done = upsert_questions(
-        tx,
-        [
-            dataclasses.replace(question, concept_rows=tuple(row_of[name] for name in concept_ids))
-            for question, concept_ids in entries
-        ],
-        now=now,
-    )
-    return Changes(done.created, done.updated, done.unchanged), made.created
+    questions = [
+        dataclasses.replace(question, concept_rows=tuple(row_of[name] for name in concept_ids))
+        for question, concept_ids in entries
+    ]
+    done = upsert_questions(tx, questions, now=now)
+    return Changes(done.created, done.updated, done.unchanged), made.created, done.version, size

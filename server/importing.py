@@ -151,7 +151,10 @@ class Import:
         found: Iterator[tuple[Question, list[str]]] = self._rows(
             chunks, "question_id", partial(question_of, now=self._now)
         )
-        done = store_questions(self._store, self._tenant, found, now=self._now)
+        try:
+            done = store_questions(self._store, self._tenant, found, now=self._now)
+        except CatalogRefused as error:
+            raise ImportStopped(str(error)) from error
         self.report.questions, self.report.concepts_from_questions = done
 
     def learners(self, chunks: Iterable[Chunk]) -> None:

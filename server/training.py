@@ -244,7 +244,6 @@ def _train(
         collaborative=collaborative,
         items=build_index(collaborative.item_factors),
         content=content,
-        popularity=collaborative.popularity,
         version="candidate",
     )
 

@@ -1,6 +1,5 @@
 """What the commands on stored data share: where the data is, the tenant, progress, and how failures are told."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -29,13 +29,18 @@ CONSOLE = Console(stderr=True)
 
 
 def data_options(function: F) -> F:
-    """Give a command --data-directory, --config, --tenant and --json."""
+    """Give a command --tenant besides `place_options`."""
+    tenant = click.option(
+        "--tenant", default="default", show_default=True, callback=_tenant, help="Whose data."
+    )
+    return place_options(tenant(function))
+
+
+def place_options(function: F) -> F:
+    """Give a command --data-directory, --config and --json."""
     function = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")(
         function
     )
-    function = click.option(
-        "--tenant", default="default", show_default=True, callback=_tenant, help="Whose data."
-    )(function)
     function = click.option(
         "--config",
         "config_file",
@@ -99,8 +104,8 @@ def fail(message: str) -> NoReturn:
 
 
 def print_json(record: Any) -> None:
-    """One JSON object on standard output."""
-    click.echo(json.dumps(record, ensure_ascii=False, default=str))
+    """One JSON object on standard output; what is no number (NaN) becomes null."""
+    click.echo(msgspec.json.encode(record))
 
 
 class Bars:

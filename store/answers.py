@@ -15,15 +15,16 @@ import numpy as np
 from engine.learner import Absorbed, LearnerModel, LearnerState, absorb, replay
 from engine.types import U1, AnswerBatch, LearnerProfile
 from store.answer_log import AnswerLog, chronological, encode_answers, join_logs
-from store.api import Table, Transaction
+from store.api import StoreCorrupt, Table, Transaction
+from store.codec import digest
 from store.learners import (
     Outcome,
     answers_at,
     append_answers,
     find_answers,
-    last_sequence,
     read_answers,
     read_state,
+    sequence_key,
     write_profile,
     write_state,
 )
@@ -66,21 +67,24 @@ def record_answers(
     An id that the log or the same call already holds is not recorded again: DUPLICATE, or REUSED with other
     content.
     """
-    last = last_sequence(tx)
-    known = find_answers(tx, answers.answer_id) if last else {}
+    state = read_state(tx, model.memory_sets)
+    last = _last_sequence(tx, state)
+    digests = [digest(answer_id) for answer_id in answers.answer_id]
+    known = find_answers(tx, answers.answer_id, digests) if last else {}
     place: dict[str, int] = {}
     for i, answer_id in enumerate(answers.answer_id):
         if answer_id not in known:
             place.setdefault(answer_id, i)
-    fresh = np.array(sorted(place.values()), np.intp)
     sent = _as_log(answers, last)
-    whole = len(fresh) == sent.size
-    new = sent if whole else sent.take(fresh)._replace(sequence=last + 1 + np.arange(len(fresh)))
-
-    state = read_state(tx, model.memory_sets)
+    whole = len(place) == sent.size
+    new = sent
+    if not whole:
+        fresh = list(place.values())
+        digests = [digests[i] for i in fresh]
+        new = sent.take(np.array(fresh, np.intp))._replace(sequence=last + 1 + np.arange(len(fresh)))
     if new.size:
         state, new = _take_in(tx, state, new, model)
-        append_answers(tx, new, encode_answers(new))
+        append_answers(tx, new.sequence.tolist(), encode_answers(new), digests)
         write_state(tx, state)
         if tx.get(Table.PROFILE) is None:
             born = answers.received_at
@@ -90,21 +94,29 @@ def record_answers(
     return _with_repeats(tx, sent, new, known, state)
 
 
+def _last_sequence(tx: Transaction, state: LearnerState) -> int:
+    """The newest arrival's sequence: arrivals are numbered from 1 without gaps, and the state has taken in all."""
+    last = state.applied
+    if tx.get(Table.ANSWER, sequence_key(last + 1)) is not None:
+        raise StoreCorrupt("the state is behind its answer log; a replay that writes repairs it")
+    return last
+
+
 def _as_log(answers: NewAnswers, last: int) -> AnswerLog:
-    """The answers as log entries whose effects are still to come."""
+    """The answers as log entries; their effects are still to be filled in."""
     n, m = answers.batch.size, len(answers.batch.concept)
     return AnswerLog(
         batch=answers.batch,
-        sequence=last + 1 + np.arange(n),
-        predicted=np.full(n, np.nan, np.float32),
-        streak=np.zeros(n, np.uint16),
-        milestone=np.zeros(n, np.uint16),
+        sequence=np.arange(last + 1, last + 1 + n),
+        predicted=np.empty(n, np.float32),
+        streak=np.empty(n, np.uint16),
+        milestone=np.empty(n, np.uint16),
         late=np.zeros(n, np.uint8),
         timed=answers.timed,
         device=answers.device,
         received_at=np.full(n, answers.received_at),
-        mastery_before=np.full(m, np.nan, np.float32),
-        crossed=np.zeros(m, np.int8),
+        mastery_before=np.empty(m, np.float32),
+        crossed=np.empty(m, np.int8),
         answer_id=answers.answer_id,
         session_id=answers.session_id,
         recommendation_id=answers.recommendation_id,
@@ -116,12 +128,12 @@ def _take_in(
 ) -> tuple[LearnerState, AnswerLog]:
     """The state after `new`, and `new` with its effects, in the order given."""
     times = new.batch.answered_at
-    order = np.argsort(times, kind="stable")
-    if state.applied and times[order[0]] < state.last_answered_at:
+    if state.applied and times.min() < state.last_answered_at:
         return _take_in_late(tx, state, new, model)
-    if np.array_equal(order, np.arange(new.size)):
+    if new.size == 1 or (times[1:] >= times[:-1]).all():
         done = absorb(state, new.batch, model)
         return done.state, _with_effects(new, done)
+    order = np.argsort(times, kind="stable")
     ordered = new.take(order)
     done = absorb(state, ordered.batch, model)
     return done.state, _with_effects(ordered, done).take(np.argsort(order))

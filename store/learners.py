@@ -5,7 +5,7 @@ id, SESSION by start (microseconds, u64 big-endian) and digest of the id, SESSIO
 by digest of the event id.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 
@@ -86,11 +86,14 @@ def read_answers(
     return decode_answers([int.from_bytes(key, "big") for key, _ in entries], [value for _, value in entries])
 
 
-def find_answers(reader: Reader, answer_ids: Iterable[str]) -> dict[str, int]:
-    """Sequence of each of the answers that the log holds."""
+def find_answers(
+    reader: Reader, answer_ids: Sequence[str], digests: Sequence[bytes] | None = None
+) -> dict[str, int]:
+    """Sequence of each of the answers that the log holds. `digests` are those of the ids, where they are at hand."""
     found = {}
-    for answer_id in answer_ids:
-        value = reader.get(Table.ANSWER_ID, codec.digest(answer_id))
+    keys = digests if digests is not None else [codec.digest(answer_id) for answer_id in answer_ids]
+    for answer_id, key in zip(answer_ids, keys, strict=True):
+        value = reader.get(Table.ANSWER_ID, key)
         if value is not None:
             found[answer_id] = int.from_bytes(value, "big")
     return found
@@ -107,11 +110,12 @@ def answers_at(reader: Reader, sequences: Sequence[int]) -> AnswerLog:
     return decode_answers(sequences, values)
 
 
-def append_answers(tx: Transaction, log: AnswerLog, values: Sequence[bytes]) -> None:
-    """Put encoded entries into the log, and their ids into its index."""
-    keys = [sequence_key(sequence) for sequence in log.sequence.tolist()]
+def append_answers(
+    tx: Transaction, sequences: Sequence[int], values: Sequence[bytes], digests: Sequence[bytes]
+) -> None:
+    """Put encoded entries into the log, and the digests of their ids into its index."""
+    keys = [sequence_key(sequence) for sequence in sequences]
     tx.put_many(Table.ANSWER, list(zip(keys, values, strict=True)))
-    digests = [codec.digest(answer_id) for answer_id in log.answer_id]
     tx.put_many(Table.ANSWER_ID, list(zip(digests, keys, strict=True)))
 
 

@@ -188,7 +188,6 @@ class LmdbEnvironment:
                 sync=self._durable,
                 metasync=self._durable,
                 readahead=False,
-                meminit=False,
                 mode=0o600,
                 max_readers=MAX_READERS,
                 max_spare_txns=1,
@@ -231,14 +230,15 @@ class LmdbEnvironment:
             self._gate_opened.set()
 
     def _grow(self) -> None:
+        """Double the map, unless another process has grown it: then map as much as that one."""
+        before = self._env.info()["map_size"]
+        if before >= _whole_pages(self.max_bytes):
+            raise StoreFull(f"the store has reached its limit of {self.max_bytes} bytes")
         with self._write_lock, self._no_readers(insist=True):
-            before = self._env.info()["map_size"]
             self._env.set_mapsize(0)
             size = self._env.info()["map_size"]
             if size <= before:
                 size = _whole_pages(min(2 * before, self.max_bytes))
-                if size <= before:
-                    raise StoreFull(f"the store has reached its limit of {self.max_bytes} bytes")
                 self._env.set_mapsize(size)
             self._map_bytes = size
 

@@ -247,7 +247,7 @@ class LmdbStore:
         return job.future
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Set every job's outcome. If a group fails as a whole, its jobs run singly: only culprits fail."""
+        """Set every job's outcome. If a group asks too much together, its jobs run singly: only culprits fail."""
         started = time.perf_counter()
         created: dict[str, int] = {}
 
@@ -259,10 +259,11 @@ class LmdbStore:
         try:
             self.environment.write(run)
         except (lmdb.Error, StoreError, OSError) as error:
-            if len(jobs) == 1:
-                jobs[0].error = translated(error)
-            else:
-                for job in jobs:
+            failure = translated(error)
+            for job in jobs:
+                if len(jobs) == 1 or isinstance(failure, StoreUnavailable):
+                    job.error = failure
+                else:
                     self._commit([job])
             return
         self._tenants |= created

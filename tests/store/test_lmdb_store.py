@@ -27,7 +27,7 @@ from store.api import (
     Transaction,
 )
 from store.learners import read_answers
-from store.lmdb_store import LmdbStore
+from store.lmdb_store import LmdbStore, environment
 from store.replay import replay
 
 ANN = Partition("t", "ann")
@@ -424,4 +424,30 @@ def test_files_are_private(tmp_path: Path) -> None:
         oct(path.stat().st_mode & 0o077) for path in (tmp_path / "s").iterdir() if "mdb" in path.name
     } == {"0o0"}
     assert os.access(tmp_path / "s" / "data.mdb", os.R_OK)
+    store.close()
+
+
+def test_a_read_left_open_stops_growth_with_an_error_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "READERS_LEAVE_SECONDS", 0.2)
+    store = LmdbStore(tmp_path / "s", map_bytes=1 << 20)
+    put(store, b"x")
+    opened, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.read(ANN) as reader:
+            opened.set()
+            done.wait(20.0)
+            assert reader.get(Table.STATE) == b"x"
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert opened.wait(10.0)
+    futures = [store.submit(ANN, lambda tx: tx.put(Table.META, b"", b"x" * 3_000_000)) for _ in range(9)]
+    assert {type(future.exception()) for future in futures} == {StoreUnavailable}
+    put(store, b"x")
+    done.set()
+    thread.join()
+    put(store, b"x" * 3_000_000, Table.META)
     store.close()

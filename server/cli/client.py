@@ -1,0 +1,83 @@
+"""What the commands that call a server share: where it is, how its replies and errors are shown. Calls no method."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import grpc
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from server.rpc import TENANT_HEADER
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_FAILED = 1
+DEFAULT_TARGET = "127.0.0.1:50051"
+LEVELS = ("simple", "detailed", "technical")
+
+
+def client_options(function: F) -> F:
+    """Give a command --target, --tenant, --timeout, --tls-ca-file and --json."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON."),
+        click.option(
+            "--tls-ca-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Call with TLS, trusting these PEM roots.",
+        ),
+        click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Seconds to wait."),
+        click.option("--tenant", default="default", show_default=True, help="Whose data."),
+        click.option("--target", default=DEFAULT_TARGET, show_default=True, help="host:port of the server."),
+    )
+    for option in options:
+        function = option(function)
+    return function
+
+
+@contextmanager
+def connection(target: str, tls_ca_file: Path | None) -> Iterator[grpc.Channel]:
+    """A channel for one call; a call that fails ends the command with the reason in words."""
+    if tls_ca_file is None:
+        channel = grpc.insecure_channel(target)
+    else:
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(tls_ca_file.read_bytes()))
+    with channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            click.echo(f"genie: {failure(error, target)}", err=True)
+            sys.exit(EXIT_FAILED)
+
+
+def metadata(tenant: str) -> list[tuple[str, str]]:
+    """Headers that name the tenant."""
+    return [(TENANT_HEADER, tenant)]
+
+
+def failure(error: grpc.RpcError, target: str) -> str:
+    """What went wrong with a call, and what to do about it where that is known."""
+    status = rpc_status.from_call(error)
+    if status is None:
+        code, details = error.code(), error.details()
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return f"no server answers at {target} ({details}); start one with `genie serve`, or name it with --target"
+        return f"{code.name}: {details}"
+    reason = ""
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            reason = f" [{info.reason}]"
+    return f"{status.message}{reason}"
+
+
+def print_message(message: Message) -> None:
+    """A reply as JSON on standard output."""
+    click.echo(
+        MessageToJson(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    )

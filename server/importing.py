@@ -27,6 +27,7 @@ from server.data_files import Chunk, Problem, read_chunks
 from server.data_rows import RowCheck, concept_of, learner_of, question_of
 from server.data_tables import ANSWERS, CONCEPTS, LEARNERS, QUESTIONS, Table
 from server.errors import printable
+from server.file_rates import count_questions, informed
 from server.validate import MOST_SECONDS_AHEAD
 from store.answers import NewAnswers, record_answers
 from store.api import Partition, Store, Transaction
@@ -37,7 +38,7 @@ DEFAULT_ORIGIN = 1_704_067_200.0
 """2024-01-01T00:00:00Z: what `seconds` count from, and when the first answer without a time was given."""
 MADE_UP_GAP_SECONDS = 60.0
 """An answer without a time was given this long after the learner's answer before it."""
-MOST_ANSWERS_IN_FLIGHT = 2_048
+MOST_ANSWERS_IN_FLIGHT = 4_096
 """Answers that wait for a commit together. A commit keeps other writers waiting, so it must not grow too large."""
 MOST_PROFILES_IN_FLIGHT = 1_024
 PROBLEMS_LISTED = 100
@@ -124,7 +125,9 @@ class Import:
             CONCEPTS: self.concepts,
             QUESTIONS: self.questions,
             LEARNERS: self.learners,
-            ANSWERS: self.answers,
+            ANSWERS: partial(self.answers, again=self._watched(ANSWERS, paths[ANSWERS], "counting"))
+            if ANSWERS in paths
+            else self.answers,
         }
         try:
             for table, step in steps.items():
@@ -168,13 +171,17 @@ class Import:
         for done in waiting:
             self.report.learners.add(done.result())
 
-    def answers(self, chunks: Iterable[Chunk]) -> None:
-        """Record answers: a chunk's learners one operation each, many in one commit."""
+    def answers(self, chunks: Iterable[Chunk], *, again: Iterable[Chunk] = ()) -> None:
+        """Record answers: a chunk's learners one operation each, many in one commit.
+
+        `again` gives the same chunks a second time: to count first how often each question is answered right.
+        """
         with self._store.read(Partition(self._tenant)) as reader:
             held = load_catalog(reader)
         nowhere = np.zeros((len(held.question_ids), WIDTH), np.float32)
         catalog = build_catalog(held.concepts, held.questions, version=held.version, embeddings=nowhere)
-        source = FactSource.of(catalog, self._model)
+        counts = count_questions(again, catalog.question_row, catalog.question_count)
+        source = FactSource.of(catalog, informed(self._model, catalog, counts))
         try:
             for chunk in chunks:
                 self._record(source, *self._known(chunk, catalog.question_row))
@@ -182,12 +189,12 @@ class Import:
             while self._in_flight:
                 self._settle()
 
-    def _watched(self, table: Table, path: Path) -> Iterator[Chunk]:
+    def _watched(self, table: Table, path: Path, label: str = "") -> Iterator[Chunk]:
         size = path.stat().st_size if path.exists() else 0
         for chunk in read_chunks(path, table):
             yield chunk
             if self._progress is not None:
-                self._progress(table.name, chunk.bytes_read, size)
+                self._progress(label or table.name, chunk.bytes_read, size)
 
     def _rows(self, chunks: Iterable[Chunk], key: str, parse: Callable[[RowCheck], Any]) -> Iterator[Any]:
         """The rows that are fine. A row that comes again counts once; one that contradicts an earlier one is wrong."""

@@ -166,6 +166,10 @@ class LmdbEnvironment:
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * stat["psize"], info["map_size"], stat["entries"]
 
+    def flags(self) -> dict[str, bool]:
+        """How LMDB was told to open the file, by its names for its settings."""
+        return dict(self._env.flags())  # type: ignore[call-overload]
+
     def sync(self) -> None:
         """Put everything on disk."""
         self._env.sync(True)

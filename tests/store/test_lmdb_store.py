@@ -84,28 +84,35 @@ def get(store: LmdbStore) -> bytes | None:
 
 def test_kill_9_loses_nothing_acknowledged_and_doubles_nothing(tmp_path: Path) -> None:
     acknowledged: dict[str, set[str]] = {"ann": set(), "bob": set(), "eve": set()}
+    survivor = LmdbStore(tmp_path / "s", map_bytes=1 << 20)
     for round_ in range(2):
         with child("record_until_killed", tmp_path / "s", round_) as process:
             assert line_of(process) == "ready"
-            for _ in range(30 + 13 * round_):
-                line = line_of(process)
-                learner_id, *ids = line.split()
+            for i in range(30 + 13 * round_):
+                learner_id, *ids = line_of(process).split()
                 acknowledged[learner_id].update(ids)
+                survivor.update(ANN, lambda tx, i=i: tx.put(Table.META, b"", bytes([i])))  # type: ignore[misc]
             process.kill()
             for line in out(process):
                 if line.endswith("\n"):
                     learner_id, *ids = line.split()
                     acknowledged[learner_id].update(ids)
-        store = LmdbStore(tmp_path / "s")
-        store.check_writable()
-        for learner_id, wanted in acknowledged.items():
-            with store.read(Partition("t", learner_id)) as reader:
-                log = read_answers(reader)
-            assert len(set(log.answer_id)) == log.size
-            assert wanted <= set(log.answer_id)
-            assert list(log.sequence) == list(range(1, log.size + 1))
-        assert replay(store, "t").differing == 0
-        store.close()
+        survivor.check_writable()
+        check_acknowledged(survivor, acknowledged)
+    survivor.close()
+    store = LmdbStore(tmp_path / "s")
+    check_acknowledged(store, acknowledged)
+    store.close()
+
+
+def check_acknowledged(store: LmdbStore, acknowledged: dict[str, set[str]]) -> None:
+    for learner_id, wanted in acknowledged.items():
+        with store.read(Partition("t", learner_id)) as reader:
+            log = read_answers(reader)
+        assert len(set(log.answer_id)) == log.size
+        assert wanted <= set(log.answer_id)
+        assert list(log.sequence) == list(range(1, log.size + 1))
+    assert replay(store, "t").differing == 0
 
 
 def test_two_processes_grow_one_map(tmp_path: Path) -> None:
@@ -451,3 +458,16 @@ def test_a_read_left_open_stops_growth_with_an_error_and_not_for_ever(
     thread.join()
     put(store, b"x" * 3_000_000, Table.META)
     store.close()
+
+
+def test_only_the_serving_store_does_without_the_disk(tmp_path: Path) -> None:
+    for durable in (True, False):
+        store = LmdbStore(tmp_path / str(durable), durable=durable)
+        flags = store.environment.flags()
+        assert (flags["sync"], flags["metasync"], flags["lock"], flags["writemap"]) == (
+            durable,
+            durable,
+            True,
+            False,
+        )
+        store.close()

@@ -168,7 +168,7 @@ class LmdbEnvironment:
 
     def flags(self) -> dict[str, bool]:
         """How LMDB was told to open the file, by its names for its settings."""
-        return dict(self._env.flags())  # type: ignore[call-overload]
+        return {name: bool(value) for name, value in self._env.flags().items()}
 
     def sync(self) -> None:
         """Put everything on disk."""

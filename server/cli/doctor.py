@@ -74,7 +74,14 @@ def _examine(config_file: Path | None, options: dict[str, Any]) -> Iterator[Find
     yield Finding("settings", OK, "all values are inside their bounds")
     for warning in warnings:
         yield Finding("settings", WARNING, warning, "rename or remove the variable")
-    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_machine, _port, _tls, _disk, _stored)
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _policies,
+        _machine,
+        _port,
+        _tls,
+        _disk,
+        _stored,
+    )
     for check in checks:
         yield from check(settings)
 
@@ -90,6 +97,18 @@ def _libraries() -> Iterator[Finding]:
         advice = f"install them: pip install {' '.join(missing)}"
         yield Finding("libraries", PROBLEM, f"{', '.join(missing)} not installed", advice)
     yield Finding("libraries", OK, ", ".join(versions))
+
+
+def _policies(settings: Settings) -> Iterator[Finding]:
+    from server.assembly import policies_of
+
+    try:
+        policies = policies_of(settings)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            yield Finding("policies", PROBLEM, problem, "correct the file, or the setting that names it")
+        return
+    yield Finding("policies", OK, f"{', '.join(sorted(policies))}; default {settings.default_policy}")
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:

@@ -87,6 +87,14 @@ def test_the_doctor_on_wrong_settings() -> None:
     assert "settings: port (from option --port) is '70000'; must be" in found["problem"][0]
 
 
+def test_the_doctor_on_policies_that_cannot_be_read(tmp_path: Path) -> None:
+    arguments = ("--port=0", f"--data-directory={tmp_path}")
+    for wrong in (f"--policies-file={tmp_path}/none.toml", "--default-policy=hybrid_v9"):
+        code, found = diagnosis(*arguments, wrong)
+        assert code == 1
+        assert any(problem.startswith("policies: ") for problem in found["problem"])
+
+
 def test_the_doctor_names_stray_variables_and_exposure(tmp_path: Path) -> None:
     arguments = ("--port=0", "--host=0.0.0.0", "--workers=256", f"--data-directory={tmp_path}")
     code, found = diagnosis(*arguments, GENIE_TREADS="1")

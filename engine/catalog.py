@@ -1,6 +1,6 @@
 """An immutable snapshot of concepts and questions as arrays by row. Knows nothing of learners or scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -217,14 +217,9 @@ class _Shelf:
 
     @classmethod
     def of(cls, concepts: Sequence[Concept], questions: Sequence[Question]) -> "_Shelf":
-        concept_row = {concept.concept_id: concept.row for concept in concepts}
-        question_row = {question.question_id: question.row for question in questions}
-        return cls(
-            _by_row(concept_row, len(concepts)),
-            _by_row(question_row, len(questions)),
-            concept_row,
-            question_row,
-        )
+        concept_row = _rows((concept.concept_id, concept.row) for concept in concepts)
+        question_row = _rows((question.question_id, question.row) for question in questions)
+        return cls(_by_row(concept_row), _by_row(question_row), concept_row, question_row)
 
     def titles(self, concepts: Sequence[Concept]) -> list[str]:
         titles = list(self.concept_ids)
@@ -282,14 +277,20 @@ class _Shelf:
         return np.where(seconds > 0, seconds, fallback).astype(np.float32)
 
 
-def _by_row(rows: dict[str, int], count: int) -> list[str]:
+def _rows(entries: Iterable[tuple[str, int]]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for name, row in entries:
+        if rows.setdefault(name, row) != row:
+            raise ValueError(f"{name!r} has both row {rows[name]} and row {row}")
+    return rows
+
+
+def _by_row(rows: dict[str, int]) -> list[str]:
     ids = [""] * (max(rows.values()) + 1 if rows else 0)
     for name, row in rows.items():
         if ids[row]:
             raise ValueError(f"row {row} belongs to both {ids[row]!r} and {name!r}")
         ids[row] = name
-    if len(rows) != count:
-        raise ValueError(f"{count} entries share {len(rows)} ids: an id occurs twice")
     return ids
 
 

@@ -18,12 +18,15 @@ from engine.types import F4, F8, I4, I8, U1, U4
 WIDTH = 64
 """Components of a factor."""
 
-CONFIDENCE = 10.0
-"""Confidence that one practised question adds to the 1 that absence has (Hu, Koren and Volinsky 2008)."""
+CONFIDENCE = 1.0
+"""Confidence that a practised question adds to the 1 that absence has (Hu, Koren and Volinsky 2008)."""
 
-REGULARISATION = 0.05
-FOLD_STEPS = 6
-"""Conjugate-gradient steps of a fold-in; bench/candidates.py shows what fewer cost."""
+REGULARISATION = 10.0
+"""With `CONFIDENCE`, the best of a sweep over 1, 10, 40 and 0.05, 1, 10, 50 by recall of a learner's next new questions
+on a public tutoring log; docs/recommending.md has the table."""
+
+FOLD_STEPS = 4
+"""Conjugate-gradient steps of a fold-in; more changed recall by less than 0.001 in that sweep."""
 
 FOLLOW_LIMIT = 16
 """Most concepts remembered as following one concept."""
@@ -207,6 +210,25 @@ def fold_in(factors: F4, gram: F4, rows: U4, confidence: F4, steps: int) -> F4:
             p[j] = r[j] + following / size * p[j]
         size = following
     return x
+
+
+@kernel
+def as_liking(factors: F4, rows: U4, x: F4) -> None:
+    """Scale x (64,) in place so that the best liked of the practised `rows` has x·y = 1; leave it when none is liked.
+
+    How large x·y grows depends on the confidence and the length of a history; relative to what the learner is known
+    to practise it is the same for all.
+    """
+    best = np.float32(0.0)
+    for i in range(rows.shape[0]):
+        if rows[i] < factors.shape[0]:
+            liked = np.float32(0.0)
+            for j in range(x.shape[0]):
+                liked += x[j] * factors[rows[i], j]
+            best = max(best, liked)
+    if best > 0.0:
+        for j in range(x.shape[0]):
+            x[j] /= best
 
 
 def fold_in_exactly(factors: F4, gram: F4, rows: U4, confidence: F4) -> F8:

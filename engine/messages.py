@@ -18,7 +18,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "reason.gain.unlock": "One further concept waits for {concept}; you master it to {mastery} % so far.",
     "reason.gain": "You master {concept} to {mastery} %: practice raises it most here.",
     "reason.zone": "You would get it right with {predicted} %: neither too easy nor too hard for you.",
-    "reason.zone.off": "You would get it right with {predicted} %; most else is further from the {target} % that suit you.",
+    "reason.zone.off": "You would get it right with {predicted} %; most others are further from {target} %.",
     "reason.readiness": "You know what {concept} builds on.",
     "reason.objective.goal": "It practises your goal, {objective}.",
     "reason.objective.step": "{concept} is one step away from your goal, {objective}.",

@@ -76,7 +76,10 @@ class NeighbourIndex:
         """Return rows (≤ count,) best first for one query (width,): `search` without what a hot path does not
         need.
         """
-        found = self._index.search(query[np.newaxis], min(count, len(self)))[1][0]
+        count = min(count, len(self))
+        if count == 0:
+            return np.empty(0, np.uint32)
+        found = self._index.search(query[np.newaxis], count)[1][0]
         rows: U4 = self._rows[found[found >= 0] if self.probes else found]
         return rows
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from engine.candidates import MAX_CANDIDATES, Candidates, gather
-from engine.collaborative import FOLD_STEPS, WIDTH, fold_in
+from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
 from engine.learner import TARGET_RETENTION, LearnerState, predict
 from engine.learner.score import VIEW_COUNTS, VIEW_FLOATS, read_only, view_concepts
 from engine.learner.state import Records
@@ -228,6 +228,7 @@ def _likes(recent: Records, serving: Serving, policy: Policy, now: float) -> tup
     if serving.models.collaborative is None or count == 0:
         return np.zeros(WIDTH, np.float32), profile, _NO_ROWS
     factor = fold_in(serving.questions.factors, serving.gram, rows[:count], confidence[:count], FOLD_STEPS)
+    as_liking(serving.questions.factors, rows[:count], factor)
     quota = policy.quotas[COLLABORATIVE]
     if index is None or quota == 0:
         return factor, profile, _NO_ROWS

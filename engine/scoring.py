@@ -1,26 +1,31 @@
 """The score of every candidate as a sum of terms, in one pass. Draws no slate and explains nothing.
 
-Every term lies in [0, 1]; contributions are weight · value, penalties negative; the score is their sum. With
-p the predicted success of the question, E its exercised concepts with weights e (1 for its own):
+Every term lies in [0, 1]; contributions are weight · value, penalties negative; the score is their sum. With p the
+predicted success of the question, E its exercised concepts with weights e (1 for its own), and capitals the columns of
+`engine.survey`:
 
-| term | value | |---|---| | zone | exp(−½((p − target)/0.15)²) | | gain | 1 − Π over E of (1 − e·(p·RIGHT +
-(1−p)·WRONG)), both from `engine.survey` | | retention | 1 − Π over E of (1 − e·RETENTION) | | readiness | min
-over its own concepts of READY | | objective | max over its own concepts of TOWARDS | | collaborative | 1 − (1
-− clip(x·y, 0, 1))(1 − max FOLLOWS), x the learner's factor, y the question's | | content | max(0, cosine of
-the learner's and the question's content vectors) | | context | fit · (1 − fatigue·effort) · (1 −
-½·small·min(1, seconds/180)) | | engagement | mean over its sources of the chance that learners take up what
-that source offers in its area | | popularity | as counted | | repetition | ½^(hours since it was last met /
-24), at least ½ when shown lately and not taken up | | diversity | 1 − ½^k for the k-th further question of a
-concept in the slate; set by `engine.slate` |
-
-fit = min(1, available/seconds), 1 when the time available is not known; effort = ½(1 − p) + ½·min(1,
-seconds/180); fatigue grows with the session and late at night (`engine.recommend.fatigue`); small is 1 on a
-phone.
+- zone: exp(−½((p − target)/0.15)²)
+- gain: 1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))
+- retention: 1 − Π over E of (1 − e·RETENTION)
+- readiness: min over its own concepts of READY
+- objective: max over its own concepts of TOWARDS
+- collaborative: 1 − (1 − clip(x·y, 0, 1))·(1 − max FOLLOWS), with y the question's factor and x the learner's, scaled so
+  that x·y = 1 for the best liked of the recent questions
+- content: max(0, cosine of the learner's and the question's content vectors)
+- context: fit · (1 − fatigue·effort) · (1 − ½·small·length), where length = min(1, seconds/180),
+  effort = ½(1 − p) + ½·length, fit = min(1, available/seconds) or 1 when the time at hand is not known, fatigue grows with
+  the session and late at night (`engine.recommend.fatigue`), and small is 1 on a phone
+- engagement: mean over its sources of the chance that learners take up what that source offers in its area
+- popularity: as counted
+- repetition: ½^(hours since it was last met / 24), at least ½ when shown lately and not taken up
+- diversity: 1 − ½^k for the k-th further question of a concept in the slate, more in a run of one kind; set by
+  `engine.slate`
 """
 
 import numpy as np
 
 from engine.candidates import Candidates
+from engine.collaborative import CONFIDENCE
 from engine.jit import kernel
 from engine.learner.state import Records
 from engine.serving import ConceptArrays, QuestionArrays
@@ -194,7 +199,7 @@ def tastes(recent: Records, content: F4, now: float, rows: U4, confidence: F4, p
     """Read the learner's recent questions; fills rows and confidence (RING,) and profile (64,), returns how
     many.
 
-    Confidence in a question is 10 · ½^(days since / 14): what is recent says more. The profile is the unit
+    Confidence in a question is CONFIDENCE · ½^(days since / 14): what is recent says more. The profile is the unit
     mean of their content vectors under the same weights, zero without history.
     """
     profile[:] = 0.0
@@ -203,7 +208,7 @@ def tastes(recent: Records, content: F4, now: float, rows: U4, confidence: F4, p
         row = recent[i].question
         if row == NO_ROW:
             continue
-        weight = np.float32(10.0 * 0.5 ** (max(0.0, now - recent[i].at) / (14.0 * 86400.0)))
+        weight = np.float32(CONFIDENCE * 0.5 ** (max(0.0, now - recent[i].at) / (14.0 * 86400.0)))
         rows[count] = row
         confidence[count] = weight
         count += 1

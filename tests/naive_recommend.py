@@ -1,0 +1,406 @@
+"""Slow, obvious twins of the recommending kernels: lists and dictionaries, right by reading."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine.collaborative import CONFIDENCE
+from engine.policy import SOURCES, TERMS
+
+Array = Any
+DUE, NEARLY, FULLY = 0.9, 0.70, 0.85
+
+
+def chance(seed: int, counter: int) -> float:
+    """Return a SplitMix64 draw in whole numbers modulo 2^64."""
+    mask = (1 << 64) - 1
+    z = (seed + (counter + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    z ^= z >> 31
+    return (z >> 11) / 2**53
+
+
+def listed(offsets: Array, rows: Array, index: int) -> list[int]:
+    """Return one list of a CSR structure."""
+    return [int(row) for row in rows[offsets[index] : offsets[index + 1]]]
+
+
+def distances(offsets: Array, rows: Array, start: int) -> dict[int, int]:
+    """Return the least number of steps to everything reached from `start`."""
+    known = {start: 0}
+    edge = [start]
+    while edge:
+        edge = [
+            further
+            for here in edge
+            for further in listed(offsets, rows, here)
+            if known.setdefault(further, known[here] + 1) == known[here] + 1
+        ]
+        edge = [row for row in dict.fromkeys(edge) if known[row] > 0]
+    return known
+
+
+def readiness(
+    needs: dict[int, list[tuple[int, bool]]], mastery: Array, mastered: Array, attempts: Array
+) -> tuple[list[float], list[float]]:
+    """Return (proven, ready) by repeating the definition until nothing changes."""
+    size = len(mastery)
+    proven = [1.0 if mastered[c] else (float(mastery[c]) if attempts[c] else 0.0) for c in range(size)]
+    changed = True
+    while changed:
+        changed = False
+        for c in range(size):
+            for need, hard in needs[c]:
+                if hard and proven[c] >= NEARLY and proven[need] < proven[c]:
+                    proven[need] = proven[c]
+                    changed = True
+    ready = []
+    for c in range(size):
+        hard_ones = [proven[need] for need, hard in needs[c] if hard]
+        soft_ones = [ease(proven[need]) for need, hard in needs[c] if not hard]
+        value = 0.0 if any(p < NEARLY for p in hard_ones) else min(map(ease, hard_ones), default=1.0)
+        ready.append(value * (0.5 + 0.5 * sum(soft_ones) / len(soft_ones)) if soft_ones else value)
+    return proven, ready
+
+
+def ease(proven: float) -> float:
+    """Return how easy a prerequisite makes what needs it."""
+    return min(1.0, max(0.0, (proven - 0.5) / (FULLY - 0.5)))
+
+
+def recall_after(days: float, stability: float, w: Array) -> float:
+    """Return FSRS-6 retrievability."""
+    factor = 0.9 ** (-1.0 / w[20]) - 1.0
+    return float((1.0 + factor * days / stability) ** -w[20])
+
+
+def remembering(recall: float, stability: float, difficulty: float, grade: int, w: Array) -> float:
+    """Return the rise of recall a week ahead by a review now."""
+    from engine.learner.memory import review
+
+    factor = 0.9 ** (-1.0 / w[20]) - 1.0
+    elapsed = stability / factor * (recall ** (-1.0 / w[20]) - 1.0)
+    after, _ = review(stability, difficulty, elapsed, grade, w)
+    return max(0.0, recall_after(7.0, after, w) - recall_after(elapsed + 7.0, stability, w))
+
+
+def learning(mastery: float, factor: float) -> float:
+    """Return the share of the largest rise that odds growing by `factor` give."""
+
+    def rise(m: float, by: float) -> float:
+        odds = m / (1.0 - m) * by
+        return odds / (1.0 + odds) - m
+
+    most = 1.35**0.5
+    return rise(mastery, factor) / rise(1.0 / (1.0 + most), 1.35)
+
+
+def survey(
+    arrays: Any,
+    view: Array,
+    counts: Array,
+    mastered: Array,
+    last: Array,
+    w: Array,
+    profile: Array,
+    asked: dict[str, float],
+) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
+    """Return (a dictionary a concept, wishes of each source by concept)."""
+    size = len(view)
+    needs = {
+        c: [
+            (int(arrays.need_rows[e]), bool(arrays.need_hard[e]))
+            for e in range(arrays.need_offsets[c], arrays.need_offsets[c + 1])
+        ]
+        for c in range(size)
+    }
+    mastery = view[:, 0]
+    proven, ready = readiness(needs, mastery, mastered, counts[:, 0])
+    lacking = {c: [n for n, hard in needs[c] if hard and proven[n] < NEARLY] for c in range(size)}
+    objective = int(asked["objective"])
+    steps = distances(arrays.need_offsets, arrays.need_rows, objective) if objective >= 0 else {}
+    rows: list[dict[str, float]] = []
+    wishes: dict[str, list[float]] = {source: [-1.0] * size for source in SOURCES}
+    for c in range(size):
+        waiting = [d for d in range(size) if c in lacking[d]]
+        unlock = min(1.0, sum(float(arrays.importance[d]) / len(lacking[d]) for d in waiting))
+        m = min(max(float(mastery[c]), 0.001), 0.999)
+        recall, stability, difficulty = (float(x) for x in view[c, 2:5])
+        gains = [learning(m, 1.35), learning(m, 1.105)]
+        cost = 0.0
+        if not math.isnan(recall):
+            gains = [
+                1.0 - (1.0 - gain) * (1.0 - remembering(recall, stability, difficulty, grade, w))
+                for gain, grade in zip(gains, (3, 1), strict=True)
+            ]
+            known = 1.0 if mastered[c] else (int(counts[c, 1]) + 0.5) / (int(counts[c, 0]) + 1.0)
+            cost = min(1.0, known) * (1.0 - recall) / (1.0 - recall + 1.0 - DUE)
+        worth = 0.5 + 0.5 * max(float(arrays.importance[c]), unlock)
+        towards = 0.0
+        if c in steps:
+            towards = 1.0 - 0.5 * steps[c] / max(1, *steps.values())
+            towards *= 1.0 if proven[c] < FULLY else 0.5
+        follows = 0.0
+        for place, before in enumerate(int(x) for x in last):
+            if before < size:
+                for e in range(arrays.follow_offsets[before], arrays.follow_offsets[before + 1]):
+                    if int(arrays.follow_rows[e]) == c:
+                        follows = min(1.0, follows + 0.5**place * float(arrays.follow_shares[e]))
+        row = {
+            "READY": ready[c], "RIGHT": worth * gains[0], "WRONG": worth * gains[1], "RETENTION": cost,
+            "TOWARDS": towards, "FOLLOWS": follows, "STANDING": m, "UNLOCKS": len(waiting), "STEPS": steps.get(c, -1),
+        }  # fmt: skip
+        rows.append(row)
+        if arrays.active[c] and ready[c] > 0.0:
+            due = recall < DUE
+            fresh = not mastered[c]
+            luck = chance(int(asked["seed"]), c)
+            near = float(np.dot(profile, arrays.centroid[:, c]))
+            gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
+            wanted = {
+                "review": (due, cost),
+                "frontier": (fresh, gain * (0.5 + 0.5 * ready[c])),
+                "objective": (towards > 0.0 and (due or fresh), towards),
+                "collaborative": (follows > 0.0, follows),
+                "content": (near > 0.0, near),
+                "exploration": (fresh and counts[c, 0] < 3, luck),
+                "random": (True, luck),
+                "start": (asked["history"] == 0, float(arrays.importance[c])),
+                "fill": (True, float(arrays.importance[c])),
+            }
+            for source, (applies, value) in wanted.items():
+                if applies:
+                    wishes[source][c] = value
+    return rows, wishes
+
+
+class Gathering:
+    """Candidates in order, each with the sources that proposed it and the concept it stands for."""
+
+    def __init__(self, questions: Any, ready: list[float], blocked: set[int]) -> None:
+        self.questions = questions
+        self.ready = ready
+        self.blocked = blocked
+        self.rows: list[int] = []
+        self.sources: dict[int, set[str]] = {}
+        self.concepts: dict[int, int] = {}
+        self.counts = dict.fromkeys(SOURCES, 0)
+
+    def offer(self, row: int, source: str, concept: int | None) -> None:
+        """Take in a question unless there is a reason not to."""
+        if row in self.sources:
+            if source not in self.sources[row]:
+                self.sources[row].add(source)
+                self.counts[source] += 1
+            return
+        own = listed(self.questions.concept_offsets, self.questions.concept_rows, row)
+        if row in self.blocked or not self.questions.active[row] or not own:
+            return
+        if all(self.ready[c] > 0.0 for c in own):
+            self.rows.append(row)
+            self.sources[row] = {source}
+            self.concepts[row] = own[0] if concept is None else concept
+            self.counts[source] += 1
+
+    def walk(self, shelf: list[int], up: int, source: str, count: int, concept: int | None) -> None:
+        """Offer from `up` outwards, first above, until `count` more are counted."""
+        above, below = shelf[up:], shelf[:up][::-1]
+        order: list[int] = []
+        while above or below:
+            if above:
+                order.append(above.pop(0))
+            if below:
+                order.append(below.pop(0))
+        goal = self.counts[source] + count
+        for row in order:
+            if self.counts[source] >= goal:
+                return
+            self.offer(row, source, concept)
+
+    def from_concepts(
+        self,
+        arrays: Any,
+        standing: list[float],
+        wishes: list[float],
+        source: str,
+        quota: int,
+        target: float,
+        seed: int,
+    ) -> None:
+        """Offer questions of the concepts that the source wants most."""
+        few = quota if source in ("random", "fill") else math.ceil(quota / 4)
+        order = [c for c in sorted(range(len(wishes)), key=lambda c: (-wishes[c], c)) if wishes[c] >= 0.0]
+        chosen = order[: min(64, few)]
+        if not chosen:
+            return
+        each = max(1 if source == "random" else 4, math.ceil(quota / len(chosen)))
+        goal = self.counts[source] + quota
+        for c in chosen:
+            offsets = self.questions.shelf_offsets
+            shelf = listed(offsets, self.questions.shelf_rows, c)
+            logits = [float(x) for x in self.questions.shelf_logit[offsets[c] : offsets[c + 1]]]
+            luck = chance(seed, 1000003 * (SOURCES.index(source) + 1) + c)
+            up = int(luck * len(shelf))
+            if source != "random":
+                m = standing[c]
+                wanted = (
+                    math.log(target / (1 - target)) - math.log(m / (1 - m)) + float(arrays.median_logit[c])
+                )
+                close = [i for i, z in enumerate(logits) if wanted - 0.25 <= z < wanted + 0.25]
+                above = [i for i, z in enumerate(logits) if z >= wanted - 0.25]
+                first = (close or above or [len(shelf) - 1])[0]
+                up = first + int(luck * len(close))
+            self.walk(shelf, up, source, min(each, goal - self.counts[source]), c)
+
+
+def gather(
+    arrays: Any,
+    questions: Any,
+    ready: list[float],
+    standing: list[float],
+    wishes: dict[str, list[float]],
+    quotas: dict[str, int],
+    neighbours: list[int],
+    blocked: set[int],
+    target: float,
+    seed: int,
+    wanted: int,
+) -> Gathering:
+    """Return the candidates of every source in turn."""
+    found = Gathering(questions, ready, blocked)
+    for source in SOURCES:
+        quota = quotas[source]
+        if source == "fill" and len(found.rows) < wanted:
+            quota = 2 * wanted
+        if quota and source in ("collaborative", "popular"):
+            rows = neighbours if source == "collaborative" else [int(row) for row in questions.popular]
+            found.walk(rows, 0, source, quota, None)
+            quota -= found.counts[source]
+        if quota > 0:
+            found.from_concepts(arrays, standing, wishes[source], source, quota, target, seed)
+    return found
+
+
+def terms(
+    questions: Any,
+    rows: list[dict[str, float]],
+    question: int,
+    p: float,
+    met: dict[int, float],
+    shown: set[int],
+    take_up: list[float],
+    factor: Array,
+    profile: Array,
+    asked: dict[str, float],
+) -> dict[str, float]:
+    """Return every term of one candidate; `met` maps a recent question to hours since, `take_up` has one a source."""
+    own = listed(questions.concept_offsets, questions.concept_rows, question)
+    chosen = questions.exercise_set[question]
+    start, end = questions.exercise_offsets[chosen], questions.exercise_offsets[chosen + 1]
+    exercised = [
+        (int(questions.exercise_rows[e]), float(questions.exercise_weights[e])) for e in range(start, end)
+    ]
+    gain = math.prod(1.0 - e * (p * rows[c]["RIGHT"] + (1.0 - p) * rows[c]["WRONG"]) for c, e in exercised)
+    cost = math.prod(1.0 - e * rows[c]["RETENTION"] for c, e in exercised)
+    liked = 0.0
+    if question < len(questions.factors):
+        liked = min(1.0, max(0.0, float(np.dot(factor, questions.factors[question]))))
+    seconds = float(questions.seconds[question])
+    length = min(1.0, seconds / 180.0)
+    fit = min(1.0, asked["available"] / seconds) if asked["available"] > 0 else 1.0
+    effort = 0.5 * (1.0 - p) + 0.5 * length
+    again = 0.5 ** (met[question] / 24.0) if question in met else 0.0
+    return {
+        "zone": math.exp(-0.5 * ((p - asked["target"]) / 0.15) ** 2),
+        "gain": 1.0 - gain,
+        "retention": 1.0 - cost,
+        "readiness": min(rows[c]["READY"] for c in own),
+        "objective": max(rows[c]["TOWARDS"] for c in own),
+        "collaborative": 1.0 - (1.0 - liked) * (1.0 - max(rows[c]["FOLLOWS"] for c in own)),
+        "content": min(1.0, max(0.0, float(np.dot(profile, questions.content[question])))),
+        "context": fit * (1.0 - asked["fatigue"] * effort) * (1.0 - 0.5 * asked["small"] * length),
+        "engagement": sum(take_up) / len(take_up),
+        "popularity": float(questions.popularity[question]),
+        "repetition": max(again, 0.5) if question in shown else again,
+        "diversity": 0.0,
+    }
+
+
+def draw(
+    scores: list[float],
+    concepts: list[int],
+    review: list[bool],
+    penalty: float,
+    temperature: float,
+    seed: int,
+    count: int,
+) -> list[tuple[int, float, float, float]]:
+    """Return (candidate, sameness, chance, score) rank by rank."""
+    left = list(range(len(scores)))
+    drawn: list[tuple[int, float, float, float]] = []
+    for rank in range(count):
+        above = [i for i, *_ in drawn]
+        same = {}
+        for i in left:
+            among = sum(concepts[i] == concepts[j] for j in above)
+            run = len(above) >= 2 and review[above[-1]] == review[above[-2]] == review[i]
+            same[i] = 1.0 - 0.5**among * (0.75 if run else 1.0)
+        now = {i: scores[i] - penalty * same[i] for i in left}
+        best = max(now.values())
+        if temperature == 0.0:
+            pick, odds = next(i for i in left if now[i] == best), 1.0
+        else:
+            mass = {i: math.exp((now[i] - best) / temperature) for i in left}
+            total = sum(mass.values())
+            point = chance(seed, 7919 + rank) * total
+            pick = left[-1]
+            for i in left:
+                point -= mass[i]
+                if point < 0.0:
+                    pick = i
+                    break
+            odds = mass[pick] / total
+        drawn.append((pick, same[pick], odds, now[pick]))
+        left.remove(pick)
+    return drawn
+
+
+def fold_in(factors: Array, gram: Array, rows: Array, confidence: Array) -> Array:
+    """Return the minimiser by solving the normal equations."""
+    known = [i for i, row in enumerate(rows) if row < len(factors)]
+    system = np.array(gram, np.float64)
+    target = np.zeros(len(gram))
+    for i in known:
+        y = np.array(factors[rows[i]], np.float64)
+        system += float(confidence[i]) * np.outer(y, y)
+        target += (1.0 + float(confidence[i])) * y
+    return np.linalg.solve(system, target)
+
+
+def tastes(recent: Array, content: Array, now: float) -> tuple[dict[int, float], Array]:
+    """Return (confidence by question, unit profile) from a learner's recent questions."""
+    weights = {
+        int(r["question"]): CONFIDENCE * 0.5 ** ((now - float(r["at"])) / (14 * 86400.0))
+        for r in recent
+        if r["question"] != 0xFFFFFFFF
+    }
+    profile = sum((w * content[q].astype(np.float64) for q, w in weights.items()), np.zeros(content.shape[1]))
+    length = float(np.linalg.norm(profile))
+    return weights, profile / length if length else profile
+
+
+__all__ = [
+    "TERMS",
+    "Gathering",
+    "chance",
+    "distances",
+    "draw",
+    "fold_in",
+    "gather",
+    "readiness",
+    "survey",
+    "tastes",
+    "terms",
+]

@@ -12,6 +12,7 @@ from server import convert, errors
 from server.idempotency import reply_once
 from server.rpc import Call, Requests
 from server.services import catalog_entries as entries
+from server.services.answers import committed
 from server.services.catalog_uses import uses_by_scan, uses_in_snapshot
 from server.services.concept_graph import concept_graph
 from server.services.imports import CatalogImport
@@ -196,10 +197,11 @@ class CatalogService:
 
     def _change(self, request: Any, call: Call, kind: type[M], reply: Callable[[Transaction], M]) -> M:
         """Change the catalogue once for each request id."""
-        return self._store.update(
+        operation = self._store.submit(
             Partition(call.tenant),
             lambda tx: reply_once(tx, request, call, kind, lambda: reply(tx)),
         )
+        return committed(operation, call)
 
 
 def _batch(field: str, batch: Sequence[object], request: Any) -> Violations:

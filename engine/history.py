@@ -1,0 +1,105 @@
+"""How practice and mastery went, day by day, from a learner's answers. Reads no state and predicts nothing."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.learner.update import UNTIMED_GAP_S
+from engine.types import F8, I4, I8, AnswerBatch
+
+I1 = npt.NDArray[np.int8]
+Flags = npt.NDArray[np.bool_]
+
+
+class DayHistory(NamedTuple):
+    """What happened on each of n days with answers, oldest first; all (n,)."""
+
+    day: I8
+    """Days since 1970-01-01 on the learner's calendar."""
+    answers: I8
+    correct: I8
+    seconds: F8
+    mastered: I8
+    """Concepts that became mastered."""
+    lost: I8
+    """Concepts whose mastery was lost."""
+
+
+class AreaHistory(NamedTuple):
+    """Where each area stood at the end of each day with practice in it; all (n,), by area, then day."""
+
+    area: I8
+    """Area codes."""
+    day: I8
+    mean_mastery: F8
+    """Mean over the concepts touched by then, each as its last answer left it."""
+    touched: I8
+    """Concepts touched by then."""
+
+
+def day_history(batch: AnswerBatch, crossed: I1, *, chosen: Flags, pair_chosen: Flags) -> DayHistory:
+    """Sum up answers by day; `batch` holds ALL of a learner's answers in the order in which they were applied.
+
+    Only answers `chosen` (n,), and on their days crossings of pairs `pair_chosen` (m,), are counted. `crossed` (m,)
+    is 1 where a concept became mastered, −1 where mastery was lost. An answer of unknown duration counts the time
+    since the one before, up to `UNTIMED_GAP_S`, as the learner's state counts it.
+    """
+    seconds = practice_seconds(batch)
+    days, at = np.unique(batch.local_day[chosen].astype(np.int64), return_inverse=True)
+    size = days.shape[0]
+    pair_day = np.repeat(batch.local_day.astype(np.int64), np.diff(batch.offsets))
+
+    def crossings(kind: int) -> I8:
+        pairs = np.flatnonzero(pair_chosen & (crossed == kind) & np.isin(pair_day, days))
+        distinct = np.unique(np.stack((pair_day[pairs], batch.concept[pairs].astype(np.int64))), axis=1)
+        return np.bincount(np.searchsorted(days, distinct[0]), minlength=size).astype(np.int64)
+
+    return DayHistory(
+        day=days,
+        answers=np.bincount(at, minlength=size).astype(np.int64),
+        correct=np.bincount(at, batch.correct[chosen], minlength=size).astype(np.int64),
+        seconds=np.bincount(at, seconds[chosen], minlength=size).astype(np.float64),
+        mastered=crossings(1),
+        lost=crossings(-1),
+    )
+
+
+def practice_seconds(batch: AnswerBatch) -> F8:
+    """Return (n,) the time that each answer took, or the time since the one before where that stands in for it."""
+    taken: F8 = batch.duration_ms / 1e3
+    gap = np.diff(batch.answered_at, prepend=np.inf)
+    near = (gap >= 0.0) & (gap <= UNTIMED_GAP_S)
+    return np.where(taken > 0.0, taken, np.where(near, gap, 0.0))
+
+
+def area_history(batch: AnswerBatch, area_code: I4, chosen: Flags) -> AreaHistory:
+    """Follow the mean mastery of each area; `batch` as in `day_history`.
+
+    Counts answers to a concept's own questions, for concept rows `chosen` (nc,) with `area_code` (nc,); rows past their
+    end are passed over. O(m log m).
+    """
+    concept = batch.concept.astype(np.int64)
+    own = np.flatnonzero((batch.weight >= 1.0) & (concept < chosen.shape[0]))
+    own = own[chosen[concept[own]]]
+    day = np.repeat(batch.local_day.astype(np.int64), np.diff(batch.offsets))[own]
+    concept, mastery = concept[own], batch.mastery[own].astype(np.float64)
+
+    order = np.lexsort((day, concept))  # stable: answers of one day stay in their order
+    day, concept, mastery = day[order], concept[order], mastery[order]
+    last = np.ones(order.shape[0], np.bool_)
+    last[:-1] = (concept[1:] != concept[:-1]) | (day[1:] != day[:-1])
+    day, concept, mastery = day[last], concept[last], mastery[last]
+    first = np.ones(concept.shape[0], np.bool_)
+    first[1:] = concept[1:] != concept[:-1]
+    rise = np.where(first, mastery, mastery - np.concatenate(([0.0], mastery[:-1]))[: mastery.shape[0]])
+
+    area = area_code[concept].astype(np.int64)
+    (areas, days), at = np.unique(np.stack((area, day)), axis=1, return_inverse=True)
+    size = days.shape[0]
+    at = at.ravel()
+    touched, total = np.bincount(at, first, minlength=size), np.bincount(at, rise, minlength=size)
+    for code in np.unique(areas):
+        of_area = areas == code
+        touched[of_area], total[of_area] = np.cumsum(touched[of_area]), np.cumsum(total[of_area])
+    return AreaHistory(areas, days, total / np.maximum(touched, 1.0), touched.astype(np.int64))

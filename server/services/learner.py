@@ -1,0 +1,381 @@
+"""LearnerService: profiles, and what is derived from answers. Records no answers itself."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+
+from engine import habits
+from engine.agenda import AgendaDay, gap_to, plan_days
+from engine.learner import ConceptView, LearnerState
+from engine.types import LearnerGoal, LearnerProfile
+from genie.v1 import learner_service_pb2 as pb
+from genie.v1 import progress_pb2, resources_pb2
+from server import convert, errors
+from server.idempotency import reply_once
+from server.learner_views import concept_mastery_message, held_time, stats_message, touched_rows, view_of
+from server.local_days import day_start, local_day
+from server.rpc import Call
+from server.services.answers import committed
+from server.services.catalog_entries import check_concept
+from server.services.export import export_messages, read_records
+from server.services.learning_profile import LATEST_ANSWERS, learning_profile_message
+from server.services.paging import open_page, take_page
+from server.services.progress import area_messages, day_messages
+from server.tenants import Bundle, Tenants
+from server.validate import Violations
+from store.answer_log import chronological
+from store.api import Partition, Reader, Store, Table, Transaction
+from store.learners import read_answers, read_profile, read_state, write_profile
+from store.slates import erase_slates
+
+DEFAULT_PAGE = 100
+MOST_PAGE = 1_000
+MOST_LABEL_FILTERS = 8
+MOST_CONCEPTS_NAMED = 1_000
+DEFAULT_PROGRESS_DAYS = 30
+MOST_PROGRESS_DAYS = 365
+DEFAULT_PLAN_DAYS = 7
+MOST_PLAN_DAYS = 30
+_LISTED_AT_ONCE = 500
+
+_PATHS: Mapping[str, Callable[[resources_pb2.Learner], bool]] = {
+    "display_name": lambda learner: bool(learner.display_name),
+    "time_zone": lambda learner: bool(learner.time_zone),
+    "goal": lambda learner: learner.HasField("goal"),
+    "labels": lambda learner: bool(learner.labels),
+}
+"""Paths that an update mask may name, and whether a learner sets them."""
+
+M = TypeVar("M", bound=Message)
+
+
+class _Known(NamedTuple):
+    """A learner as read at one moment."""
+
+    profile: LearnerProfile
+    state: LearnerState
+    view: ConceptView
+
+
+class LearnerService:
+    """Serves `genie.v1.LearnerService`."""
+
+    def __init__(self, *, store: Store, serving: Store, tenants: Tenants) -> None:
+        self._store = store
+        self._serving = serving
+        self._tenants = tenants
+
+    def create_learner(self, request: pb.CreateLearnerRequest, call: Call) -> pb.CreateLearnerResponse:
+        """Take in a learner; the same profile again is no error."""
+        check = Violations()
+        check.identifier("request_id", request.request_id, required=False)
+        profile = _profile_from(check, request, now=call.now)
+        check.check()
+        check_concept(self._store, call.tenant, profile.goal.concept_id)
+
+        def reply(tx: Transaction) -> pb.CreateLearnerResponse:
+            held = read_profile(tx)
+            if held is None:
+                write_profile(tx, profile)
+                return pb.CreateLearnerResponse(learner=convert.learner_message(profile))
+            told = dataclasses.replace(profile, created_at=held.created_at, updated_at=held.updated_at)
+            if told != held:
+                raise errors.LearnerAlreadyExists(learner_id=profile.learner_id)
+            return pb.CreateLearnerResponse(learner=convert.learner_message(held))
+
+        return self._change(request, call, profile.learner_id, pb.CreateLearnerResponse, reply)
+
+    def get_learner(self, request: pb.GetLearnerRequest, call: Call) -> pb.GetLearnerResponse:
+        """Read a profile."""
+        _check_learner(request).check()
+        with self._reader(request, call) as (_, profile):
+            return pb.GetLearnerResponse(learner=convert.learner_message(profile))
+
+    def update_learner(self, request: pb.UpdateLearnerRequest, call: Call) -> pb.UpdateLearnerResponse:
+        """Change what the mask names."""
+        check = Violations()
+        check.identifier("request_id", request.request_id, required=False)
+        told = _profile_from(check, request, now=call.now)
+        paths = _masked(check, request)
+        check.check()
+        if "goal" in paths:
+            check_concept(self._store, call.tenant, told.goal.concept_id)
+
+        def reply(tx: Transaction) -> pb.UpdateLearnerResponse:
+            changes = {path: getattr(told, path) for path in paths}
+            profile = _rewrite(tx, told.learner_id, changes, now=call.now)
+            return pb.UpdateLearnerResponse(learner=convert.learner_message(profile))
+
+        return self._change(request, call, told.learner_id, pb.UpdateLearnerResponse, reply)
+
+    def delete_learner(self, request: pb.DeleteLearnerRequest, call: Call) -> pb.DeleteLearnerResponse:
+        """Erase everything held about a learner, the slates first: once the profile is gone, all is."""
+        _check_learner(request).check()
+        partition = Partition(call.tenant, request.learner_id)
+        erase_slates(self._serving, partition)
+        self._store.erase(partition)
+        return pb.DeleteLearnerResponse()
+
+    def list_learners(self, request: pb.ListLearnersRequest, call: Call) -> pb.ListLearnersResponse:
+        """List profiles by id."""
+        check = Violations()
+        labels = _label_filters(check, request.labels)
+        size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
+        check.check()
+        page = open_page(request.page_token, size, "ListLearners", *sorted(labels))
+        wanted = (p for p in self._profiles(page.after, call) if labels <= set(p.labels.items()))
+        profiles, token = take_page(page, wanted, lambda profile: profile.learner_id)
+        return pb.ListLearnersResponse(learners=map(convert.learner_message, profiles), next_page_token=token)
+
+    def export_learner(
+        self, request: pb.ExportLearnerRequest, call: Call
+    ) -> Iterator[pb.ExportLearnerResponse]:
+        """Stream all that is held about a learner."""
+        _check_learner(request).check()
+        bundle = self._tenants.bundle(call.tenant)
+        with self._reader(request, call) as (reader, profile):
+            partition = Partition(call.tenant, request.learner_id)
+            records = read_records(reader, profile, self._serving, partition, bundle)
+        for message in export_messages(records, self._store, call.tenant, bundle, call.now):
+            call.check()
+            yield message
+
+    def get_learner_stats(self, request: pb.GetLearnerStatsRequest, call: Call) -> pb.GetLearnerStatsResponse:
+        """Totals, streak and today's goal."""
+        _check_learner(request).check()
+        bundle = self._tenants.bundle(call.tenant)
+        known = self._known(request, call, bundle)
+        stats = stats_message(known.profile, known.state, bundle.catalog, known.view, call.now)
+        return pb.GetLearnerStatsResponse(stats=stats)
+
+    def get_learner_progress(
+        self, request: pb.GetLearnerProgressRequest, call: Call
+    ) -> pb.GetLearnerProgressResponse:
+        """How practice and mastery went, from the whole log."""
+        check = _check_learner(request)
+        check.whole("days", request.days, least=0, most=MOST_PROGRESS_DAYS)
+        check.text("area", request.area, most=convert.MOST_NAME)
+        check.check()
+        bundle = self._tenants.bundle(call.tenant)
+        with self._reader(request, call) as (reader, profile):
+            log = read_answers(reader)
+            state = read_state(reader, bundle.learner_model.memory_sets)
+        log = log.take(chronological(log))
+        today = local_day(call.now, profile.time_zone)
+        first_day = today + 1 - (request.days or DEFAULT_PROGRESS_DAYS)
+        catalog = bundle.catalog
+        view = view_of(state, catalog, bundle.learner_model, call.now)
+        return pb.GetLearnerProgressResponse(
+            days=day_messages(log, catalog, request.area, first_day=first_day),
+            areas=area_messages(log, catalog, view, request.area, first_day=first_day),
+        )
+
+    def get_learning_profile(
+        self, request: pb.GetLearningProfileRequest, call: Call
+    ) -> pb.GetLearningProfileResponse:
+        """How the learner learns."""
+        _check_learner(request).check()
+        bundle = self._tenants.bundle(call.tenant)
+        with self._reader(request, call) as (reader, profile):
+            state = read_state(reader, bundle.learner_model.memory_sets)
+            latest = read_answers(reader, newest_first=True, limit=LATEST_ANSWERS)
+        view = view_of(state, bundle.catalog, bundle.learner_model, call.now)
+        message = learning_profile_message(profile, state, view, bundle.catalog, latest, call.now)
+        return pb.GetLearningProfileResponse(learning_profile=message)
+
+    def get_mastery(self, request: pb.GetMasteryRequest, call: Call) -> pb.GetMasteryResponse:
+        """Mastery and memory by concept."""
+        check = _check_learner(request)
+        named = check.identifiers("concept_ids", request.concept_ids, most=MOST_CONCEPTS_NAMED)
+        size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
+        check.check()
+        page = open_page(request.page_token, size, "GetMastery", request.learner_id, *sorted(named))
+        bundle = self._bundle(call.tenant, named)
+        known = self._known(request, call, bundle)
+        catalog = bundle.catalog
+        if named:
+            rows = [_concept_row(bundle, concept_id) for concept_id in named]
+        else:
+            rows = touched_rows(known.state, catalog).tolist()
+        by_id = sorted((catalog.concept_ids[row], row) for row in rows)
+        following = (entry for entry in by_id if entry[0] > page.after)
+        chosen, token = take_page(page, following, lambda entry: entry[0])
+        return pb.GetMasteryResponse(
+            masteries=[concept_mastery_message(catalog, known.view, row, call.now) for _, row in chosen],
+            next_page_token=token,
+        )
+
+    def set_goal(self, request: pb.SetGoalRequest, call: Call) -> pb.SetGoalResponse:
+        """Set what the learner works towards, and tell what stands between."""
+        check = _check_learner(request)
+        check.identifier("request_id", request.request_id, required=False)
+        goal = convert.goal_from(check.part("goal"), request.goal)
+        check.check()
+        check_concept(self._store, call.tenant, goal.concept_id)
+        bundle = self._bundle(call.tenant, [goal.concept_id] if goal.concept_id else [])
+
+        def reply(tx: Transaction) -> pb.SetGoalResponse:
+            _rewrite(tx, request.learner_id, {"goal": goal}, now=call.now)
+            state = read_state(tx, bundle.learner_model.memory_sets)
+            return pb.SetGoalResponse(
+                goal=convert.goal_message(goal), gap_concept_ids=_gap(bundle, state, goal, call.now)
+            )
+
+        return self._change(request, call, request.learner_id, pb.SetGoalResponse, reply)
+
+    def plan_practice(self, request: pb.PlanPracticeRequest, call: Call) -> pb.PlanPracticeResponse:
+        """The next days, from memory and the graph."""
+        check = _check_learner(request)
+        check.whole("days", request.days, least=0, most=MOST_PLAN_DAYS)
+        check.check()
+        bundle = self._tenants.bundle(call.tenant)
+        profile, state, view = self._known(request, call, bundle)
+        today = local_day(call.now, profile.time_zone)
+        numbers = range(today, today + (request.days or DEFAULT_PLAN_DAYS))
+        chosen_seconds = profile.goal.daily_minutes * 60.0
+        days = plan_days(
+            state,
+            view,
+            bundle.catalog,
+            day_ends=np.array([day_start(number + 1, profile.time_zone) for number in numbers]),
+            target_seconds=habits.daily_goal(state, today, chosen_seconds=chosen_seconds).target_seconds,
+            decay=float(bundle.learner_model.weights.constants[2]),
+            goal=bundle.catalog.concept_row.get(profile.goal.concept_id),
+        )
+        return pb.PlanPracticeResponse(
+            days=[_planned_day(number, day, bundle, view) for number, day in zip(numbers, days, strict=True)]
+        )
+
+    @contextmanager
+    def _reader(self, request: Any, call: Call) -> Iterator[tuple[Reader, LearnerProfile]]:
+        """The learner's partition and profile at one moment. Raises LearnerNotFound."""
+        with self._store.read(Partition(call.tenant, request.learner_id)) as reader:
+            profile = read_profile(reader)
+            if profile is None:
+                raise errors.LearnerNotFound(learner_id=request.learner_id)
+            yield reader, profile
+
+    def _known(self, request: Any, call: Call, bundle: Bundle) -> _Known:
+        """The learner with a view of every concept at the time of the call. Raises LearnerNotFound."""
+        with self._reader(request, call) as (reader, profile):
+            state = read_state(reader, bundle.learner_model.memory_sets)
+        return _Known(profile, state, view_of(state, bundle.catalog, bundle.learner_model, call.now))
+
+    def _bundle(self, tenant: str, named: Sequence[str]) -> Bundle:
+        """The tenant's bundle; the newest, when one that is being replaced lacks a concept that is named."""
+        bundle = self._tenants.bundle(tenant)
+        if any(concept_id not in bundle.catalog.concept_row for concept_id in named):
+            return self._tenants.bundle(tenant, fresh=True)
+        return bundle
+
+    def _profiles(self, after: str, call: Call) -> Iterator[LearnerProfile]:
+        """Every profile with an id > `after`, by id."""
+        while ids := self._store.learners(call.tenant, Table.PROFILE, after=after, limit=_LISTED_AT_ONCE):
+            call.check()
+            for learner_id in ids:
+                with self._store.read(Partition(call.tenant, learner_id)) as reader:
+                    profile = read_profile(reader)
+                if profile is not None:
+                    yield profile
+            after = ids[-1]
+
+    def _change(
+        self, request: Any, call: Call, learner_id: str, kind: type[M], reply: Callable[[Transaction], M]
+    ) -> M:
+        """Change a learner's records once for each request id."""
+        operation = self._store.submit(
+            Partition(call.tenant, learner_id),
+            lambda tx: reply_once(tx, request, call, kind, lambda: reply(tx)),
+        )
+        return committed(operation, call)
+
+
+def _check_learner(request: Any) -> Violations:
+    check = Violations()
+    check.identifier("learner_id", request.learner_id)
+    return check
+
+
+def _profile_from(check: Violations, request: Any, *, now: float) -> LearnerProfile:
+    """The request's learner as a profile."""
+    if not request.HasField("learner"):
+        check.add("learner", "must be given")
+        return LearnerProfile("")
+    part = check.part("learner")
+    for key in request.learner.labels:
+        if "=" in key:
+            part.add("labels.key", f'is {errors.printable(key)}; must not hold "="')
+    return convert.profile_from(part, request.learner, now=now)
+
+
+def _masked(check: Violations, request: pb.UpdateLearnerRequest) -> list[str]:
+    """The parts of a profile to change."""
+    for index, path in enumerate(request.update_mask.paths):
+        if path not in _PATHS:
+            known = ", ".join(_PATHS)
+            check.add(f"update_mask.paths[{index}]", f"is {errors.printable(path)}; may be {known}")
+    if request.update_mask.paths:
+        return [path for path in _PATHS if path in request.update_mask.paths]
+    return [path for path, is_set in _PATHS.items() if is_set(request.learner)]
+
+
+def _label_filters(check: Violations, labels: Sequence[str]) -> set[tuple[str, str]]:
+    """The labels that a learner must have, as (key, value)."""
+    check.size("labels", len(labels), most=MOST_LABEL_FILTERS)
+    filters = set()
+    for index, label in enumerate(labels[:MOST_LABEL_FILTERS]):
+        key, equals, value = label.partition("=")
+        if not (key and equals):
+            check.add(f"labels[{index}]", 'must be written "key=value"')
+        check.text(f"labels[{index}]", label, most=convert.MOST_TAG + 1 + convert.MOST_LABEL)
+        filters.add((key, value))
+    return filters
+
+
+def _rewrite(tx: Transaction, learner_id: str, changes: Mapping[str, Any], *, now: float) -> LearnerProfile:
+    """The learner's profile with changes, stored when there are any. Raises LearnerNotFound."""
+    held = read_profile(tx)
+    if held is None:
+        raise errors.LearnerNotFound(learner_id=learner_id)
+    profile = dataclasses.replace(held, **changes)
+    if profile != held:
+        profile = dataclasses.replace(profile, updated_at=now)
+        write_profile(tx, profile)
+    return profile
+
+
+def _concept_row(bundle: Bundle, concept_id: str) -> int:
+    row = bundle.catalog.concept_row.get(concept_id)
+    if row is None:
+        raise errors.ConceptNotFound(concept_id=concept_id)
+    return row
+
+
+def _gap(bundle: Bundle, state: LearnerState, goal: LearnerGoal, now: float) -> list[str]:
+    """Ids of what is to be mastered on the way to the goal."""
+    row = bundle.catalog.concept_row.get(goal.concept_id)
+    if row is None:
+        return []
+    view = view_of(state, bundle.catalog, bundle.learner_model, now)
+    return [bundle.catalog.concept_ids[missing] for missing in gap_to(row, view, bundle.catalog)]
+
+
+def _planned_day(number: int, day: AgendaDay, bundle: Bundle, view: ConceptView) -> progress_pb2.PlannedDay:
+    names = bundle.catalog.concept_ids
+    return progress_pb2.PlannedDay(
+        date=convert.calendar_date(number),
+        reviews=[
+            progress_pb2.PlannedReview(
+                concept_id=names[row],
+                due_time=held_time(float(view.next_review_at[row])),
+                retrievability=recall,
+            )
+            for row, recall in zip(day.reviews.tolist(), day.recall.tolist(), strict=True)
+        ],
+        opening_concept_ids=[names[row] for row in day.openings],
+        expected_duration=convert.duration(day.expected_seconds),
+    )

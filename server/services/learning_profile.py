@@ -1,0 +1,108 @@
+"""GetLearningProfile: how a learner learns, each part only when the evidence carries it. Reads no store."""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+
+from engine import habits
+from engine.catalog import Catalog
+from engine.learner import ConceptView, LearnerState
+from engine.learner.update import GLOBAL_DECAY
+from engine.types import LearnerProfile
+from genie.v1 import progress_pb2
+from server import convert
+from server.learner_views import first_day, masteries, touched_rows
+from server.local_days import local_day, local_hour
+from store.answer_log import AnswerLog
+
+LATEST_ANSWERS: Final = 500
+"""Answers that pace and hours are read from."""
+LEAST_ANSWERS: Final = 5
+"""Evidence for recent accuracy and pace."""
+LEAST_ANSWERS_FOR_HOURS: Final = 20
+LEAST_ATTEMPTS: Final = 3
+"""Answers of its own that a concept needs to be called strong or weak."""
+MOST_HOURS: Final = 3
+MOST_CONCEPTS: Final = 5
+TARGET_SUCCESS: Final = 0.85
+"""Chance of success to aim at until the learner's own optimum is known."""
+
+_WINDOW: Final = 2
+"""Which of `GLOBAL_DECAY` recent accuracy is read with: 0.95, an answer counts half after 14 more."""
+
+
+def learning_profile_message(
+    profile: LearnerProfile,
+    state: LearnerState,
+    view: ConceptView,
+    catalog: Catalog,
+    latest: AnswerLog,
+    now: float,
+) -> progress_pb2.LearningProfile:
+    """The profile at `now`; `latest` are the learner's newest answers, at most `LATEST_ANSWERS`, in any order."""
+    header = state.header[0]
+    message = progress_pb2.LearningProfile(
+        learner_id=profile.learner_id,
+        evidence_answers_count=state.applied,
+        target_success=TARGET_SUCCESS,
+    )
+    if not state.applied:
+        return message
+    message.ability = float(header["mean"][0])
+    message.ability_sd = float(np.sqrt(header["variance"][0]))
+    if state.applied >= LEAST_ANSWERS:
+        message.recent_accuracy = _recent_accuracy(state)
+    recall = view.retrievability[touched_rows(state, catalog)]
+    if np.isfinite(recall).any():
+        message.mean_retrievability = float(np.nanmean(recall))
+    pace = _pace(latest, catalog)
+    if pace is not None:
+        message.pace_ratio = pace
+    today = local_day(now, profile.time_zone)
+    days = habits.practice_days(state, today + 1, habits.GOAL_DAYS)
+    if days.shape[0] >= habits.GOAL_EVIDENCE_DAYS and np.median(days) > 0.0:
+        message.typical_daily_duration.CopyFrom(convert.duration(float(np.median(days))))
+    share = habits.active_share(state, today, first_day(state, profile))
+    if share is not None:
+        message.active_days_share = share
+    message.preferred_hours.extend(_preferred_hours(latest, profile.time_zone))
+    strong, weak = _extremes(state, view, catalog)
+    message.strengths.extend(masteries(catalog, view, strong, now))
+    message.weaknesses.extend(masteries(catalog, view, weak, now))
+    return message
+
+
+def _recent_accuracy(state: LearnerState) -> float:
+    """The mean of outcomes (±1) under decaying weights, as a share of right answers."""
+    decay = GLOBAL_DECAY[_WINDOW]
+    weight = (1.0 - decay**state.applied) / (1.0 - decay)
+    outcome = float(state.header[0]["outcome"][_WINDOW]) / weight
+    return min(max((outcome + 1.0) / 2.0, 0.0), 1.0)
+
+
+def _pace(latest: AnswerLog, catalog: Catalog) -> float | None:
+    """The median of time taken over time expected; None without enough timed answers to questions that are there."""
+    facts = latest.batch
+    known = (facts.duration_ms > 0) & (facts.question < catalog.question_count)
+    known[known] = catalog.question_active[facts.question[known]] == 1
+    if int(known.sum()) < LEAST_ANSWERS:
+        return None
+    expected = catalog.expected_seconds[facts.question[known]].astype(np.float64)
+    return float(np.median(facts.duration_ms[known] / 1e3 / expected))
+
+
+def _preferred_hours(latest: AnswerLog, time_zone: str) -> list[int]:
+    if latest.size < LEAST_ANSWERS_FOR_HOURS:
+        return []
+    hours = Counter(local_hour(at, time_zone) for at in latest.batch.answered_at.tolist())
+    return sorted(hours, key=lambda hour: (-hours[hour], hour))[:MOST_HOURS]
+
+
+def _extremes(state: LearnerState, view: ConceptView, catalog: Catalog) -> tuple[list[int], list[int]]:
+    """(strongest, weakest) concepts with enough answers, none in both."""
+    rows = touched_rows(state, catalog)
+    rows = rows[view.attempts[rows] >= LEAST_ATTEMPTS]
+    ranked: list[int] = rows[np.argsort(-view.mastery[rows], kind="stable")].tolist()
+    half = (len(ranked) + 1) // 2
+    return ranked[: min(half, MOST_CONCEPTS)], ranked[half:][::-1][:MOST_CONCEPTS]

@@ -4,6 +4,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from google.protobuf.descriptor import ServiceDescriptor
+
 from engine.policy import InvalidPolicy, Policy, load_policies
 from genie.v1 import (
     catalog_service_pb2,
@@ -21,6 +23,14 @@ from server.services.practice import PracticeService
 from server.services.recommendation import RecommendationService
 from server.tenants import Tenants
 from store.stores import Stores, memory_stores, open_stores
+
+SERVICES: tuple[ServiceDescriptor, ...] = (
+    catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    learner_service_pb2.DESCRIPTOR.services_by_name["LearnerService"],
+    practice_service_pb2.DESCRIPTOR.services_by_name["PracticeService"],
+    recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"],
+)
+"""What a worker serves beside health and reflection."""
 
 
 def open_settings_stores(settings: Settings) -> Stores:
@@ -54,31 +64,27 @@ def policies_of(settings: Settings) -> Mapping[str, Policy]:
 def assemble(settings: Settings, drain: Drain) -> Assembly:
     """Everything a worker serves. Raises StoreError when a store cannot be opened, ConfigurationError for policies."""
     policies = policies_of(settings)
-    stores = open_settings_stores(settings)
+    return put_together(settings, open_settings_stores(settings), policies)
+
+
+def put_together(settings: Settings, stores: Stores, policies: Mapping[str, Policy]) -> Assembly:
+    """The services over stores that are open already, which `close` closes."""
     current_model, load_models = model_source(settings.data_directory, stores.state)
     tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
-    recommendation = RecommendationService(
-        store=stores.state,
-        serving=stores.serving,
-        tenants=tenants,
-        policies=policies,
-        default_policy=settings.default_policy,
-        budget_seconds=settings.recommend_budget_ms / 1e3,
-        keep_seconds=settings.recommendation_hours * 3600.0,
-    )
-    pairs = (
-        (
-            catalog_service_pb2,
-            "CatalogService",
-            CatalogService(store=stores.state, serving=stores.serving, tenants=tenants),
+    state, serving = stores.state, stores.serving
+    instances = (
+        CatalogService(store=state, serving=serving, tenants=tenants),
+        LearnerService(store=state, serving=serving, tenants=tenants),
+        PracticeService(store=state, tenants=tenants),
+        RecommendationService(
+            store=state,
+            serving=serving,
+            tenants=tenants,
+            policies=policies,
+            default_policy=settings.default_policy,
+            budget_seconds=settings.recommend_budget_ms / 1e3,
+            keep_seconds=settings.recommendation_hours * 3600.0,
         ),
-        (
-            learner_service_pb2,
-            "LearnerService",
-            LearnerService(store=stores.state, serving=stores.serving, tenants=tenants),
-        ),
-        (practice_service_pb2, "PracticeService", PracticeService(store=stores.state, tenants=tenants)),
-        (recommendation_service_pb2, "RecommendationService", recommendation),
     )
 
     def close() -> None:
@@ -86,7 +92,5 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
         stores.close()
 
     return Assembly(
-        services=[(module.DESCRIPTOR.services_by_name[name], instance) for module, name, instance in pairs],
-        probe=stores.state.check_writable,
-        close=close,
+        services=list(zip(SERVICES, instances, strict=True)), probe=state.check_writable, close=close
     )

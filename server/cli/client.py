@@ -55,16 +55,17 @@ def connection(target: str, tls_ca_file: Path | None) -> Iterator[grpc.Channel]:
             sys.exit(EXIT_FAILED)
 
 
-def metadata(tenant: str) -> list[tuple[str, str]]:
+def metadata(tenant: str) -> tuple[tuple[str, str | bytes], ...]:
     """Headers that name the tenant."""
-    return [(TENANT_HEADER, tenant)]
+    return ((TENANT_HEADER, tenant),)
 
 
 def failure(error: grpc.RpcError, target: str) -> str:
     """What went wrong with a call, and what to do about it where that is known."""
-    status = rpc_status.from_call(error)
+    call: Any = error
+    status = rpc_status.from_call(call)
     if status is None:
-        code, details = error.code(), error.details()
+        code, details = call.code(), call.details()
         if code is grpc.StatusCode.UNAVAILABLE:
             return f"no server answers at {target} ({details}); start one with `genie serve`, or name it with --target"
         return f"{code.name}: {details}"

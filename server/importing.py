@@ -230,9 +230,8 @@ class Import:
         for problem, cells in rejected:
             self._reject(problem, cells)
         if rejected and not self._keep_going:
-            raise ImportStopped(
-                f"{chunk.file}: {len(rejected)} rows are wrong near line {rejected[0][0].line}"
-            )
+            where = f"{chunk.file}: {len(rejected)} rows are wrong, the first on line {rejected[0][0].line}"
+            raise ImportStopped(f"{where}; correct them, or pass them over with --on-error skip")
 
     def _reject(self, problem: Problem, cells: Mapping[str, str]) -> None:
         self.report.rejected += 1

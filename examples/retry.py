@@ -4,7 +4,10 @@ Every mutation of Genie is idempotent by an id the caller chose, so repeating a 
 was killed, the connection was closed by a rolling restart) can never do anything twice. gRPC repeats it by itself:
 
 * UNAVAILABLE: the worker or the connection went away, the server is draining, or the store cannot be written now;
-* at most five attempts, 50 ms, 100 ms, 200 ms, 400 ms apart (with gRPC's own jitter).
+* CANCELLED: gRPC's server says so to a call that reaches a worker in the moment it stops (grpc/grpc issue 41785); a
+  caller's own cancellation is never repeated;
+* at most five attempts, 50 ms, 100 ms, 200 ms, 400 ms apart (with gRPC's own jitter), and a lost connection is opened
+  again after 50 ms instead of a second, so that the attempts are not used up on it.
 
 RESOURCE_EXHAUSTED is not repeated at once: the server is shedding load, and its RetryInfo says when to come back.
 """
@@ -19,7 +22,7 @@ RETRY_POLICY = {
     "initialBackoff": "0.05s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 SERVICES = ("CatalogService", "LearnerService", "PracticeService", "RecommendationService")
@@ -44,7 +47,11 @@ def channel(
     A server with several workers spreads connections, not calls: `own_connection` keeps this channel from sharing its
     connection with the process's other channels, so that several of them reach several workers.
     """
-    settings: list[tuple[str, object]] = [("grpc.service_config", SERVICE_CONFIG), ("grpc.enable_retries", 1)]
+    settings: list[tuple[str, object]] = [
+        ("grpc.service_config", SERVICE_CONFIG),
+        ("grpc.enable_retries", 1),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+    ]
     if own_connection:
         settings.append(("grpc.use_local_subchannel_pool", 1))
     return grpc.insecure_channel(target, options=[*settings, *options])

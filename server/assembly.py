@@ -7,6 +7,7 @@ from pathlib import Path
 from google.protobuf.descriptor import ServiceDescriptor
 
 from engine.policy import InvalidPolicy, Policy, load_policies
+from engine.warmup import warm_up
 from genie.v1 import (
     catalog_service_pb2,
     learner_service_pb2,
@@ -64,6 +65,8 @@ def policies_of(settings: Settings) -> Mapping[str, Policy]:
 def assemble(settings: Settings, drain: Drain) -> Assembly:
     """Everything a worker serves. Raises StoreError when a store cannot be opened, ConfigurationError for policies."""
     policies = policies_of(settings)
+    # Nobody should wait for a compiler in the first call.
+    warm_up()
     return put_together(settings, open_settings_stores(settings), policies)
 
 

@@ -81,7 +81,8 @@ class LmdbEnvironment:
         self._durable = durable
         self._map_bytes = _whole_pages(min(map_bytes, max_bytes))
         self._readings: weakref.WeakSet[Reading] = weakref.WeakSet()
-        self._local = _Local(self._readings.add)
+        self._readings_lock = threading.Lock()
+        self._local = _Local(self._register)
         self._write_lock = threading.RLock()
         self._gate_closed = False
         self._gate_opened = threading.Event()
@@ -213,6 +214,14 @@ class LmdbEnvironment:
             reading.depth = 0
             raise StoreUnavailable("the store is closed")
 
+    def _register(self, reading: Reading) -> None:
+        with self._readings_lock:
+            self._readings.add(reading)
+
+    def _any_reading(self) -> bool:
+        with self._readings_lock:
+            return any(reading.depth for reading in self._readings)
+
     @contextmanager
     def _no_readers(self, *, insist: bool) -> Iterator[None]:
         """Keep this process's reads out while the map is replaced. Needs the write lock."""
@@ -220,7 +229,7 @@ class LmdbEnvironment:
         self._gate_closed = True
         try:
             deadline = time.monotonic() + (READERS_LEAVE_SECONDS if insist else 1.0)
-            while any(reading.depth for reading in list(self._readings)):
+            while self._any_reading():
                 if time.monotonic() > deadline:
                     if insist:
                         raise StoreUnavailable(

@@ -1,23 +1,16 @@
-"""What only the LMDB back end promises: crashes, several processes, growth, a full disk, versions, forks."""
+"""What only the LMDB back end promises within a process: growth, groups, limits, versions, damaged files."""
 
 import json
-import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from store import home
 from store.api import (
-    Partition,
     StoreCorrupt,
     StoreError,
     StoreFull,
@@ -26,126 +19,8 @@ from store.api import (
     Table,
     Transaction,
 )
-from store.learners import read_answers
 from store.lmdb_store import LmdbStore, environment
-from store.replay import replay
-
-ANN = Partition("t", "ann")
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def child(role: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
-    """A process of tests.store.children, killed at the end if it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.store.children", role, *map(str, arguments)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def out(process: "subprocess.Popen[str]") -> IO[str]:
-    assert process.stdout is not None
-    return process.stdout
-
-
-def line_of(process: "subprocess.Popen[str]") -> str:
-    line = out(process).readline()
-    assert line, "the child process ended early"
-    return line.rstrip("\n")
-
-
-def tell(process: "subprocess.Popen[str]", text: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(text + "\n")
-    process.stdin.flush()
-
-
-def put(store: LmdbStore, value: bytes, table: Table = Table.STATE, key: bytes = b"") -> None:
-    store.update(ANN, lambda tx: tx.put(table, key, value))
-
-
-def fill(store: LmdbStore, count: int) -> None:
-    for i in range(count):
-        put(store, b"x" * 40_000, Table.META, i.to_bytes(2, "big"))
-
-
-def get(store: LmdbStore) -> bytes | None:
-    with store.read(ANN) as reader:
-        return reader.get(Table.STATE)
-
-
-def test_kill_9_loses_nothing_acknowledged_and_doubles_nothing(tmp_path: Path) -> None:
-    acknowledged: dict[str, set[str]] = {"ann": set(), "bob": set(), "eve": set()}
-    survivor = LmdbStore(tmp_path / "s", map_bytes=1 << 20)
-    for round_ in range(2):
-        with child("record_until_killed", tmp_path / "s", round_) as process:
-            assert line_of(process) == "ready"
-            for i in range(30 + 13 * round_):
-                learner_id, *ids = line_of(process).split()
-                acknowledged[learner_id].update(ids)
-                survivor.update(ANN, lambda tx, i=i: tx.put(Table.META, b"", bytes([i])))  # type: ignore[misc]
-            process.kill()
-            for line in out(process):
-                if line.endswith("\n"):
-                    learner_id, *ids = line.split()
-                    acknowledged[learner_id].update(ids)
-        survivor.check_writable()
-        check_acknowledged(survivor, acknowledged)
-    survivor.close()
-    store = LmdbStore(tmp_path / "s")
-    check_acknowledged(store, acknowledged)
-    store.close()
-
-
-def check_acknowledged(store: LmdbStore, acknowledged: dict[str, set[str]]) -> None:
-    for learner_id, wanted in acknowledged.items():
-        with store.read(Partition("t", learner_id)) as reader:
-            log = read_answers(reader)
-        assert len(set(log.answer_id)) == log.size
-        assert wanted <= set(log.answer_id)
-        assert list(log.sequence) == list(range(1, log.size + 1))
-    assert replay(store, "t").differing == 0
-
-
-def test_two_processes_grow_one_map(tmp_path: Path) -> None:
-    store = LmdbStore(tmp_path / "s", map_bytes=1 << 20)
-    put(store, b"parent")
-    with child("fill", tmp_path / "s", "bob", 60) as one, child("fill", tmp_path / "s", "eve", 60) as two:
-        for process in (one, two):
-            assert line_of(process) == "ready"
-        for process in (one, two):
-            tell(process, "go")
-        for i in range(60):
-            put(store, b"x" * 30_000, Table.META, i.to_bytes(2, "big"))
-            assert get(store) == b"parent"
-        assert [line_of(one), line_of(two)] == ["done", "done"]
-    for name, count in (("ann", 60), ("bob", 60), ("eve", 60)):
-        with store.read(Partition("t", name)) as reader:
-            values = [value for _, value in reader.scan(Table.META)]
-        assert values == [b"x" * 30_000] * count
-    assert store.statistics().map_bytes > 180 * 30_000
-    store.close()
-
-
-@pytest.mark.parametrize("durable", ["durable", "serving"])
-def test_a_read_sees_what_another_process_committed(tmp_path: Path, durable: str) -> None:
-    store = LmdbStore(tmp_path / "s", durable=durable == "durable", map_bytes=1 << 20)
-    with child("echo", tmp_path / "s", durable) as process:
-        assert line_of(process) == "ready"
-        for i in range(25):
-            put(store, f"parent {i}".encode())
-            tell(process, str(i))
-            assert line_of(process) == f"parent {i}"
-            assert get(store) == f"child {i}".encode()
-    store.close()
+from tests.store.lmdb_world import ANN, fill, get, put
 
 
 def test_the_map_grows_while_threads_read(tmp_path: Path) -> None:
@@ -206,28 +81,6 @@ def test_one_operation_too_large_does_not_fail_its_group(tmp_path: Path) -> None
     assert isinstance(failures[4], StoreFull)
     with store.read(ANN) as reader:
         assert [key[0] for key, _ in reader.scan(Table.META)] == [0, 1, 2, 3, 5, 6, 7, 8]
-    store.close()
-
-
-def test_a_full_disk_fails_the_write_and_not_the_process(tmp_path: Path) -> None:
-    with child("full_disk", tmp_path / "s") as process:
-        assert line_of(process) == "full"
-        assert line_of(process) == "b'before' True"
-        assert line_of(process) == "still full"
-        assert line_of(process) == "works again"
-
-
-def test_slots_of_killed_readers_are_freed(tmp_path: Path) -> None:
-    store = LmdbStore(tmp_path / "s")
-    put(store, b"x")
-    with child("read_and_wait", tmp_path / "s") as process:
-        assert line_of(process) == "reading"
-        process.kill()
-        process.wait()
-    store.environment.drop_dead_readers()
-    for i in range(120):
-        put(store, bytes([i]) * 30_000)
-    assert (tmp_path / "s" / "data.mdb").stat().st_size < 2 << 20
     store.close()
 
 
@@ -321,74 +174,10 @@ def test_data_that_is_not_a_store_is_refused_or_where_allowed_replaced(tmp_path:
     store.close()
 
 
-def test_unsynced_data_survive_kill_9(tmp_path: Path) -> None:
-    with child("hold_unsynced", tmp_path / "s") as process:
-        assert line_of(process) == "written"
-    store = LmdbStore(tmp_path / "s", durable=False)
-    assert get(store) == b"from a child"
-    store.close()
-
-
-def test_unsynced_data_of_an_earlier_boot_are_thrown_away_unless_closed_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = LmdbStore(tmp_path / "s", durable=False)
-    put(store, b"closed well")
-    store.close()
-    monkeypatch.setattr(home, "boot_id", lambda: "a later boot")
-    store = LmdbStore(tmp_path / "s", durable=False)
-    assert get(store) == b"closed well"
-    store.close()
-    with child("hold_unsynced", tmp_path / "s") as process:
-        assert line_of(process) == "written"
-    store = LmdbStore(tmp_path / "s", durable=False)
-    assert get(store) is None
-    put(store, b"fresh")
-    store.close()
-
-
-def test_nothing_is_thrown_away_while_another_process_uses_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with child("hold_unsynced", tmp_path / "s") as process:
-        assert line_of(process) == "written"
-        monkeypatch.setattr(home, "boot_id", lambda: "a later boot")
-        store = LmdbStore(tmp_path / "s", durable=False)
-        assert get(store) == b"from a child"
-        store.close()
-        assert home.in_use(tmp_path / "s")
-    assert not home.in_use(tmp_path / "s")
-
-
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="file"):
         LmdbStore(tmp_path / "file")
-
-
-def _in_child(store: LmdbStore, answer: "multiprocessing.Queue[str]") -> None:
-    calls: list[Callable[[], object]] = [lambda: put(store, b"no"), lambda: get(store)]
-    for call in calls:
-        try:
-            call()
-            answer.put("worked")
-        except StoreUnavailable:
-            answer.put("refused")
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_refused(tmp_path: Path) -> None:
-    store = LmdbStore(tmp_path / "s")
-    put(store, b"x")
-    context = multiprocessing.get_context("fork")
-    answer: multiprocessing.Queue[str] = context.Queue()
-    process = context.Process(target=_in_child, args=(store, answer))
-    process.start()
-    assert [answer.get(timeout=10.0), answer.get(timeout=10.0)] == ["refused", "refused"]
-    process.join()
-    put(store, b"parent goes on")
-    assert get(store) == b"parent goes on"
-    store.close()
 
 
 def test_a_copy_is_consistent_while_writes_go_on(tmp_path: Path) -> None:
@@ -471,3 +260,30 @@ def test_only_the_serving_store_does_without_the_disk(tmp_path: Path) -> None:
             False,
         )
         store.close()
+
+
+def test_closing_under_an_open_read_fails_the_read_and_nothing_else(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    put(store, b"x")
+    opened, closed = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def hold() -> None:
+        try:
+            with store.read(ANN) as reader:
+                opened.set()
+                closed.wait(20.0)
+                seen.append(reader.get(Table.STATE))
+        except StoreUnavailable as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert opened.wait(10.0)
+    store.close()
+    closed.set()
+    thread.join()
+    assert [type(one) for one in seen] == [StoreUnavailable]
+    again = LmdbStore(tmp_path / "s")
+    assert get(again) == b"x"
+    again.close()

@@ -50,6 +50,16 @@ class LiveServer:
         """What the processes wrote to standard error."""
         return self.directory / "server.log"
 
+    @property
+    def data_directory(self) -> Path:
+        """Where the server keeps its stores and models."""
+        return self.directory / "data"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
+
     def start(self, *, wait: bool = True) -> None:
         """Start the supervisor and its workers; with `wait`, return when the server says SERVING."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -58,7 +68,7 @@ class LiveServer:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(self.port)),
-                *("--workers", str(self.workers), "--data-directory", str(self.directory / "data")),
+                *("--workers", str(self.workers), "--data-directory", str(self.data_directory)),
             ],
             env=environment,
             stdout=self._log,

@@ -11,12 +11,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from genie.v1 import catalog_service_pb2 as catalog_pb
-from genie.v1 import catalog_service_pb2_grpc, practice_service_pb2_grpc, recommendation_service_pb2_grpc
+from genie.v1 import (
+    catalog_service_pb2_grpc,
+    learner_service_pb2_grpc,
+    practice_service_pb2_grpc,
+    recommendation_service_pb2_grpc,
+    resources_pb2,
+)
 from genie.v1 import learner_service_pb2 as learner_pb
-from genie.v1 import learner_service_pb2_grpc
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
-from genie.v1 import resources_pb2
 from server.app import Genie
 from server.assembly import policies_of, put_together
 from server.config import Settings
@@ -94,9 +98,7 @@ class Core:
     def create(self, learner_id: str, **profile: Any) -> None:
         """Create a learner."""
         learner = resources_pb2.Learner(learner_id=learner_id, **profile)
-        self.learners.CreateLearner(
-            learner_pb.CreateLearnerRequest(learner=learner), metadata=self.metadata
-        )
+        self.learners.CreateLearner(learner_pb.CreateLearnerRequest(learner=learner), metadata=self.metadata)
 
     def record(self, *answers: practice_pb.Answer) -> practice_pb.RecordAnswersResponse:
         """RecordAnswers."""

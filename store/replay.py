@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from heapq import merge
 from itertools import groupby
 
-from engine.learner import LearnerState
 from engine.types import F8
 from store import codec
 from store.answer_log import AnswerLog, chronological
 from store.api import Partition, Reader, Store, StoreCorrupt, Table, Transaction
 from store.catalogs import read_memory_sets
-from store.learners import last_sequence, read_answers, read_state, rebuild_state
+from store.learners import last_sequence, read_answers, rebuild_state
 
 PAGE = 512
 LISTED = 100
@@ -103,12 +102,3 @@ def _repair(tx: Transaction, memory_sets: F8) -> None:
         tx.delete(Table.STATE)
     else:
         tx.put(Table.STATE, b"", value)
-
-
-def states(store: Store, tenant: str, memory_sets: F8) -> Iterator[tuple[str, LearnerState]]:
-    """Every learner with a state, and the state."""
-    for learner_id in all_learners(store, tenant, Table.STATE):
-        with store.read(Partition(tenant, learner_id)) as reader:
-            state = read_state(reader, memory_sets)
-        if state.applied:
-            yield learner_id, state

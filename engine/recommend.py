@@ -99,10 +99,12 @@ def recommend(
     An empty or exhausted catalogue gives a shorter slate with its reason, never an error.
 
     Raises:
-        ValueError: the limit is out of its bounds.
+        ValueError: the limit or the seed is out of its bounds.
     """
     if not 1 <= query.limit <= MAX_LIMIT:
         raise ValueError(f"limit must be 1 to {MAX_LIMIT}, not {query.limit}")
+    if not 0 <= query.seed < 1 << 63:
+        raise ValueError(f"seed must be 0 to 2^63 - 1, not {query.seed}")
     usual = strangers(serving, policy) if state.applied else None
     return _recommend(query, state, serving, policy, now, take_up, usual)
 

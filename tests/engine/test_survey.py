@@ -1,0 +1,141 @@
+"""The survey equals its naive twin, and wants what it should."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import survey as s
+from engine.collaborative import CollaborativeModel
+from engine.learner import LearnerState
+from engine.policy import SOURCES
+from engine.serving import Models, Serving, prepare
+from engine.types import F4
+from tests import naive_recommend as naive
+from tests import worlds
+
+COLUMNS = ("READY", "RIGHT", "WRONG", "RETENTION", "TOWARDS", "FOLLOWS", "STANDING", "UNLOCKS", "STEPS")
+
+
+def with_followers(seed: int) -> Serving:
+    """Return a random catalogue whose model knows transitions and factors."""
+    rng = np.random.default_rng(seed)
+    catalog = worlds.at_random(seed)
+    size = catalog.concept_count
+    lengths = rng.integers(0, 3, size)
+    follow = np.zeros(size + 1, np.int32)
+    np.cumsum(lengths, out=follow[1:])
+    model = CollaborativeModel(
+        item_factors=(rng.standard_normal((catalog.question_count - 5, 64)) / 8).astype(np.float32),
+        gram=np.eye(64, dtype=np.float32),
+        popularity=rng.random(catalog.question_count - 2).astype(np.float32),
+        follow_offsets=follow,
+        follow_rows=rng.integers(0, size, follow[-1]).astype(np.uint32),
+        follow_shares=rng.random(follow[-1]).astype(np.float32),
+        learner_factors=np.zeros((0, 64), np.float32),
+    )
+    return prepare(catalog, Models(worlds.served(catalog).models.learner, model))
+
+
+def surveyed(
+    served: Serving,
+    state: Any,
+    *,
+    seed: int = 1,
+    objective: int = -1,
+    target: float = 0.85,
+    profile: F4 | None = None,
+) -> tuple[F4, F4]:
+    """Return (out, wishes) of the survey kernel."""
+    view, counts, mastered = worlds.look(served, state)
+    size = served.catalog.concept_count
+    out, wishes = np.empty((size, s.SURVEY_WIDTH), np.float32), np.empty((len(SOURCES), size), np.float32)
+    asked = np.array([worlds.NOON, target, 0.9, objective, 0.0, 0.0, 0.0, state.applied])
+    profile = np.zeros(64, np.float32) if profile is None else profile
+    last = np.ascontiguousarray(state.header["last_concept"][0])
+    s.survey(
+        served.concepts,
+        view,
+        counts,
+        mastered,
+        last,
+        served.learner.memory_sets[0],
+        profile,
+        asked,
+        seed,
+        out,
+        wishes,
+    )
+    return out, wishes
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.integers(0, 40))
+def test_survey_equals_its_naive_twin(seed: int, goal: bool, answers: int) -> None:
+    served = with_followers(seed)
+    state = worlds.someone(served, seed, answers=answers) if answers else LearnerState.empty()
+    rng = np.random.default_rng(seed)
+    profile = served.questions.content[rng.integers(0, served.catalog.question_count)].copy()
+    objective = int(served.catalog.order[rng.integers(0, served.catalog.order.size)]) if goal else -1
+    out, wishes = surveyed(served, state, seed=seed, objective=objective, profile=profile)
+    view, counts, mastered = worlds.look(served, state)
+    rows, twin_wishes = naive.survey(
+        served.concepts,
+        view,
+        counts,
+        mastered,
+        state.header["last_concept"][0],
+        served.learner.memory_sets[0],
+        profile,
+        {"objective": objective, "seed": seed, "target": 0.85, "history": state.applied},
+    )
+    for column, name in enumerate(COLUMNS):
+        assert out[:, column] == pytest.approx([row[name] for row in rows], abs=2e-6), name
+    for source, name in enumerate(SOURCES):
+        assert wishes[source] == pytest.approx(twin_wishes[name], abs=2e-6), name
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_chance_equals_its_naive_twin(seed: int, counter: int) -> None:
+    assert s.chance(seed, counter) == naive.chance(seed, counter)
+
+
+def test_chance_is_uniform() -> None:
+    draws = np.array([s.chance(7, i) for i in range(4000)])
+    assert draws.min() >= 0.0
+    assert draws.max() < 1.0
+    assert np.histogram(draws, 8, (0.0, 1.0))[0] == pytest.approx(500, abs=90)
+
+
+def test_a_learner_who_knows_counting_is_ready_for_adding() -> None:
+    served = worlds.served(worlds.chain("count", "add", "multiply"))
+    _, wishes = surveyed(served, worlds.who_knows(served, "count"))
+    assert (wishes[s.FRONTIER] >= 0.0).tolist() == [False, True, False]
+
+
+def test_learning_is_most_where_half_is_known_and_nothing_at_the_top() -> None:
+    assert s.learning(0.999, s.LEARN_RIGHT) < 0.02
+    middle = 1.0 / (1.0 + math.sqrt(s.LEARN_RIGHT))
+    assert s.learning(middle, s.LEARN_RIGHT) == pytest.approx(1.0)
+    assert s.learning(0.3, s.LEARN_WRONG) < s.learning(0.3, s.LEARN_RIGHT)
+
+
+def test_a_faded_concept_costs_more_than_a_fresh_one() -> None:
+    served = worlds.served(worlds.graph({"old": [], "new": []}))
+    state = worlds.who_knows(served, "old", ending=worlds.NOON - 40 * worlds.DAY_S)
+    state = worlds.practise(served, [("new-1", True), ("new-2", True)], state=state)
+    out, wishes = surveyed(served, state)
+    assert out[0, s.RETENTION] > out[1, s.RETENTION]
+    assert wishes[s.REVIEW, 0] > 0.0
+    assert wishes[s.REVIEW, 1] < 0.0
+
+
+def test_what_unlocks_much_is_worth_more() -> None:
+    served = worlds.served(worlds.graph({"key": [], "alone": [], "a": ["key"], "b": ["key"], "c": ["key"]}))
+    out, wishes = surveyed(served, LearnerState.empty())
+    assert out[:2, s.UNLOCKS].tolist() == [3.0, 0.0]
+    assert wishes[s.FRONTIER, 0] > wishes[s.FRONTIER, 1]

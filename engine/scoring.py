@@ -9,12 +9,12 @@ predicted success of the question, E its exercised concepts with weights e (1 fo
 - retention: 1 − Π over E of (1 − e·RETENTION)
 - readiness: min over its own concepts of READY
 - objective: max over its own concepts of TOWARDS
-- collaborative: 1 − (1 − clip(x·y, 0, 1))·(1 − max FOLLOWS), with y the question's factor and x the learner's, scaled so
-  that x·y = 1 for the best liked of the recent questions
+- collaborative: 1 − (1 − clip(x·y, 0, 1))·(1 − max FOLLOWS), with y the question's factor and x the learner's, scaled
+  so that x·y = 1 for the best liked of the recent questions
 - content: max(0, cosine of the learner's and the question's content vectors)
 - context: fit · (1 − fatigue·effort) · (1 − ½·small·length), where length = min(1, seconds/180),
-  effort = ½(1 − p) + ½·length, fit = min(1, available/seconds) or 1 when the time at hand is not known, fatigue grows with
-  the session and late at night (`engine.recommend.fatigue`), and small is 1 on a phone
+  effort = ½(1 − p) + ½·length, fit = min(1, available/seconds) or 1 when the time at hand is not known, fatigue grows
+  with the session and late at night (`engine.recommend.fatigue`), and small is 1 on a phone
 - engagement: mean over its sources of the chance that learners take up what that source offers in its area
 - popularity: as counted
 - repetition: ½^(hours since it was last met / 24), at least ½ when shown lately and not taken up

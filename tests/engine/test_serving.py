@@ -32,7 +32,7 @@ def test_every_array_is_read_only() -> None:
 
 def test_questions_newer_than_training_lie_at_the_origin() -> None:
     catalog = worlds.chain("count", each=4)
-    trained = np.ones((3, 64), np.float32) / 8
+    trained = np.full((3, 64), 0.125, np.float32)
     content = prepare(catalog, dataclasses.replace(Models.priors(), content=trained)).questions.content
     assert np.linalg.norm(content, axis=1) == pytest.approx([1.0, 1.0, 1.0, 0.0])
 

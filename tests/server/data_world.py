@@ -34,6 +34,24 @@ def data_folder() -> Path:
     return folder
 
 
+def write_slice(name: str, folder: Path, rows: int) -> dict[Table, Path]:
+    """The first answers of a real data set, and the questions they are of."""
+    source = data_folder() / name
+    part = next(read_chunks(source / "answers.csv.gz", ANSWERS, chunk_rows=rows))
+    wanted = set(part.column("question_id") or ())
+    listed = (
+        chunk.row(n)
+        for chunk in read_chunks(source / "questions.csv.gz", QUESTIONS)
+        for n in range(len(chunk.lines))
+    )
+    return {
+        QUESTIONS: write_csv(
+            folder / "questions.csv", [row for row in listed if row["question_id"] in wanted]
+        ),
+        ANSWERS: write_csv(folder / "answers.csv", [part.row(n) for n in range(len(part.lines))]),
+    }
+
+
 def write_csv(path: Path, rows: Rows) -> Path:
     """A CSV file of rows that share their columns."""
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.learner import LearnerModel
-from server.data_files import Chunk, DataFileError, chunk_of, read_chunks
+from server.data_files import Chunk, DataFileError, chunk_of
 from server.data_tables import ANSWERS, CONCEPTS, LEARNERS, QUESTIONS
 from server.importing import Import, ImportStopped
 from store.answer_log import AnswerLog
@@ -322,10 +322,7 @@ def test_questions_the_model_knows_nothing_of_take_their_rate_from_the_file(
 
 @pytest.mark.data
 def test_a_slice_of_a_real_data_set(store: Store, tmp_path: Path) -> None:
-    folder = data_world.data_folder() / "assist2009"
-    part = next(read_chunks(folder / "answers.csv.gz", ANSWERS, chunk_rows=3_000))
-    path = write_csv(tmp_path / "answers.csv", [part.row(n) for n in range(len(part.lines))])
-    paths = {QUESTIONS: folder / "questions.csv.gz", ANSWERS: path}
+    paths = data_world.write_slice("assist2009", tmp_path, 3_000)
     report = new_import(store).files(paths)
     assert (report.answers_recorded, report.rejected) == (3_000, 0)
     assert replay(store, "default").differing == 0

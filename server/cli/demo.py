@@ -15,7 +15,9 @@ from grpc_health.v1 import health_pb2
 from rich.console import Console
 
 from server.config import ConfigurationError
-from server.demo.story import Story, fill, is_filled
+from server.demo.story import POLICIES, Story, fill, is_filled
+from server.models import ModelDirectory
+from server.training import train_models
 from server.workers import reserve_port
 from store.stores import open_stores
 
@@ -80,6 +82,12 @@ def _prepare(data_directory: Path, console: Console) -> None:
             f"{report.learners.created} learners and {report.answers_recorded:,} answers "
             f"in {report.seconds:.1f} s"
         )
+        with console.status("Training on them"):
+            trained = train_models(stores.state, ModelDirectory(data_directory, TENANT), now=time.time())
+        console.print(
+            f"Trained model {trained.version or trained.previous}: on answers of learners it never saw, "
+            + ", ".join(f"{score.model} AUC {score.auc:.3f}" for score in trained.scores)
+        )
     finally:
         stores.close()
 
@@ -90,7 +98,9 @@ def _server(data_directory: Path, port: int) -> "Iterator[tuple[subprocess.Popen
     data_directory.mkdir(parents=True, exist_ok=True)
     log_path = data_directory / "server.log"
     settings = [f"--host={HOST}", f"--port={port}", f"--data-directory={data_directory}"]
-    settings += [f"--start-seconds={START_SECONDS:.0f}", "--log-format=json"]
+    policies = data_directory / "policies.toml"
+    policies.write_text(POLICIES)
+    settings += [f"--policies-file={policies}", f"--start-seconds={START_SECONDS:.0f}", "--log-format=json"]
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", *settings],

@@ -37,6 +37,9 @@ from store.catalogs import read_counts
 TIMEOUT_SECONDS = 30.0
 TIMED_CALLS = 50
 SLATE = 5
+POLICY = "hybrid_greedy"
+"""The default policy without its draw, so that what changes in the story changes because of the answer."""
+POLICIES = f'[{POLICY}]\nbased_on = "hybrid_v1"\ntemperature = 0.0\n'
 
 
 def is_filled(store: Store, tenant: str) -> bool:
@@ -147,7 +150,7 @@ class Story:
 
     def _slate(self, learner_id: str) -> recommendation_pb2.Recommendation:
         request = recommendation_pb2.RecommendRequest(
-            learner_id=learner_id, limit=SLATE, request_id=uuid.uuid4().hex
+            learner_id=learner_id, limit=SLATE, policy=POLICY, request_id=uuid.uuid4().hex
         )
         return self._recommendations.Recommend(request, timeout=TIMEOUT_SECONDS).recommendation
 

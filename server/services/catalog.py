@@ -83,12 +83,12 @@ class CatalogService:
                 and (not request.tag or request.tag in concept.tags)
             )
 
+        catalog = self._tenants.bundle(call.tenant).catalog
         with self._store.read(Partition(call.tenant)) as reader:
             found = filter(wanted, _concepts(reader, page.after, call))
-            concepts, token = take_page(page, found, lambda concept: concept.concept_id)
-        catalog = self._tenants.bundle(call.tenant).catalog
-        messages = [entries.concept_message(catalog, concept) for concept in concepts]
-        return pb.ListConceptsResponse(concepts=messages, next_page_token=token)
+            messages = (entries.concept_message(catalog, concept) for concept in found)
+            concepts, token = take_page(page, messages, lambda concept: concept.concept_id)
+        return pb.ListConceptsResponse(concepts=concepts, next_page_token=token)
 
     def delete_concepts(self, request: pb.DeleteConceptsRequest, call: Call) -> pb.DeleteConceptsResponse:
         """Take concepts out that nothing else names, all or none."""
@@ -145,7 +145,7 @@ class CatalogService:
             question = catalogs.get_question(reader, request.question_id)
             if question is None:
                 raise errors.QuestionNotFound(question_id=request.question_id)
-            return pb.GetQuestionResponse(question=entries.question_messages(reader, [question])[0])
+            return pb.GetQuestionResponse(question=entries.question_message(reader, question))
 
     def list_questions(self, request: pb.ListQuestionsRequest, call: Call) -> pb.ListQuestionsResponse:
         """List questions by id."""
@@ -162,11 +162,9 @@ class CatalogService:
                 listed = _questions_of(reader, catalog, request.concept_id, page.after, call)
             else:
                 listed = _questions(reader, page.after, call)
-            found = filter(wanted, listed)
-            questions, token = take_page(page, found, lambda question: question.question_id)
-            return pb.ListQuestionsResponse(
-                questions=entries.question_messages(reader, questions), next_page_token=token
-            )
+            messages = (entries.question_message(reader, found) for found in filter(wanted, listed))
+            questions, token = take_page(page, messages, lambda question: question.question_id)
+        return pb.ListQuestionsResponse(questions=questions, next_page_token=token)
 
     def delete_questions(self, request: pb.DeleteQuestionsRequest, call: Call) -> pb.DeleteQuestionsResponse:
         """Take questions out; answers to them stay."""

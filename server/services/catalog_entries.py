@@ -78,13 +78,10 @@ def _names(reader: Reader, table: Table, rows: Iterable[int]) -> dict[int, str]:
     return {row: value.decode() for row, value in found.items() if value is not None}
 
 
-def question_messages(reader: Reader, questions: Sequence[Question]) -> list[resources_pb2.Question]:
-    """Questions as stored, with the ids of their concepts."""
-    names = concept_names(reader, {row for question in questions for row in question.concept_rows})
-    return [
-        convert.question_message(question, [names[row] for row in question.concept_rows if row in names])
-        for question in questions
-    ]
+def question_message(reader: Reader, question: Question) -> resources_pb2.Question:
+    """A question as stored, with the ids of its concepts."""
+    names = concept_names(reader, question.concept_rows)
+    return convert.question_message(question, [names[row] for row in question.concept_rows if row in names])
 
 
 def concept_message(catalog: Catalog, concept: Concept) -> resources_pb2.Concept:

@@ -32,14 +32,10 @@ def concept_graph(request: pb.GetConceptGraphRequest, catalog: Catalog) -> pb.Ge
     filters = (request.root_concept_id, request.direction, request.max_steps, request.area)
     page = open_page(request.page_token, size, "GetConceptGraph", *filters)
     rows = _rows(request, catalog)
-    keys = (((catalog, row), _key(catalog, row)) for row in rows.tolist())
-    following = sorted((key, row) for (_, row), key in keys if key > page.after)
-    chosen, token = take_page(page, following, lambda entry: entry[0])
-    return pb.GetConceptGraphResponse(
-        nodes=[node(catalog, row) for _, row in chosen],
-        next_page_token=token,
-        catalog_version=catalog.version,
-    )
+    following = sorted((key, row) for row in rows.tolist() if (key := _key(catalog, row)) > page.after)
+    messages = (node(catalog, row) for _, row in following)
+    nodes, token = take_page(page, messages, lambda node: _key(catalog, catalog.concept_row[node.concept_id]))
+    return pb.GetConceptGraphResponse(nodes=nodes, next_page_token=token, catalog_version=catalog.version)
 
 
 def check_graph_request(check: Violations, request: pb.GetConceptGraphRequest) -> None:

@@ -17,6 +17,7 @@ from store.api import Partition, Store, Transaction
 
 MOST_ROWS: Final = 1_000_000
 MOST_PROBLEMS: Final = 1_000
+MOST_VIOLATIONS_A_ROW: Final = 8
 MOST_HELD_BYTES: Final = 32 * 1_048_576
 """Rows are held back until the stream ends, so that their order does not matter, or until they are this large."""
 ENTRIES_A_COMMIT: Final = 500
@@ -117,12 +118,11 @@ class CatalogImport:
             check = Violations()
             if row.WhichOneof("entry") is None:
                 check.add("entry", "must hold a concept or a question")
-                self._problem(index, "", errors.InvalidRequest(check.found))
+                self._problem(index, "", _refusal(check))
                 continue
             concept = convert.concept_from(check.part("concept"), row.concept, now=self._call.now)
             if check.found:
-                refusal = errors.InvalidRequest(check.found, unnamed=check.unnamed)
-                self._problem(index, concept.concept_id, refusal)
+                self._problem(index, concept.concept_id, _refusal(check))
             else:
                 concepts[concept.concept_id] = _ConceptRow(index, concept)
         self._store_concepts(concepts)
@@ -160,8 +160,7 @@ class CatalogImport:
             check = Violations()
             question = convert.question_from(check.part("question"), row.question, now=self._call.now)
             if check.found:
-                refusal = errors.InvalidRequest(check.found, unnamed=check.unnamed)
-                self._problem(index, question.question_id, refusal)
+                self._problem(index, question.question_id, _refusal(check))
             else:
                 sound.append(_QuestionRow(index, question, list(row.question.concept_ids)))
         done = self._store.update(self._partition, partial(self._put_questions, rows=sound))
@@ -224,6 +223,12 @@ class CatalogImport:
                     error=error.status(),
                 )
             )
+
+
+def _refusal(check: Violations) -> errors.InvalidRequest:
+    """What is wrong with a row, in so few words that `MOST_PROBLEMS` fit into a reply."""
+    more = max(len(check.found) - MOST_VIOLATIONS_A_ROW, 0)
+    return errors.InvalidRequest(check.found[:MOST_VIOLATIONS_A_ROW], unnamed=check.unnamed + more)
 
 
 def _put_concepts(tx: Transaction, concepts: dict[str, Concept], now: float) -> _StoredConcepts:

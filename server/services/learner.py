@@ -128,8 +128,9 @@ class LearnerService:
         check.check()
         page = open_page(request.page_token, size, "ListLearners", *sorted(labels))
         wanted = (p for p in self._profiles(page.after, call) if labels <= set(p.labels.items()))
-        profiles, token = take_page(page, wanted, lambda profile: profile.learner_id)
-        return pb.ListLearnersResponse(learners=map(convert.learner_message, profiles), next_page_token=token)
+        messages = map(convert.learner_message, wanted)
+        learners, token = take_page(page, messages, lambda learner: learner.learner_id)
+        return pb.ListLearnersResponse(learners=learners, next_page_token=token)
 
     def export_learner(
         self, request: pb.ExportLearnerRequest, call: Call
@@ -202,12 +203,10 @@ class LearnerService:
         else:
             rows = touched_rows(known.state, catalog).tolist()
         by_id = sorted((catalog.concept_ids[row], row) for row in rows)
-        following = (entry for entry in by_id if entry[0] > page.after)
-        chosen, token = take_page(page, following, lambda entry: entry[0])
-        return pb.GetMasteryResponse(
-            masteries=[concept_mastery_message(catalog, known.view, row, call.now) for _, row in chosen],
-            next_page_token=token,
-        )
+        following = (row for concept_id, row in by_id if concept_id > page.after)
+        messages = (concept_mastery_message(catalog, known.view, row, call.now) for row in following)
+        masteries, token = take_page(page, messages, lambda mastery: mastery.concept_id)
+        return pb.GetMasteryResponse(masteries=masteries, next_page_token=token)
 
     def set_goal(self, request: pb.SetGoalRequest, call: Call) -> pb.SetGoalResponse:
         """Set what the learner works towards, and tell what stands between."""

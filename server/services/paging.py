@@ -1,16 +1,19 @@
-"""Pages of lists in order of a text key. Knows no table and no message."""
+"""Pages of lists in order of a text key. Knows no table and no kind of message."""
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import Message
 
 from server.errors import InvalidPageToken
 from server.validate import MOST_ID_BYTES, page_start, page_token
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 MOST_KEY_BYTES = MOST_ID_BYTES + 16
 """Longest key of an entry: an id, and what an order puts in front of it."""
+MOST_PAGE_BYTES = 3 * 1_048_576
+"""Clients refuse messages over 4 MiB unless they are told otherwise."""
 
 
 class Page(NamedTuple):
@@ -31,10 +34,16 @@ def open_page(token: str, size: int, *filters: object) -> Page:
     return Page(after, size, filters)
 
 
-def take_page(page: Page, entries: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], str]:
-    """The page's entries and the token of the next page; `entries` are those after `page.after`, in order of `key`."""
-    found = list(islice(entries, page.size + 1))
-    if len(found) <= page.size:
-        return found, ""
-    found.pop()
-    return found, page_token(key(found[-1]), *page.filters)
+def take_page(page: Page, messages: Iterable[M], key: Callable[[M], str]) -> tuple[list[M], str]:
+    """The page's messages and the token of the next page; `messages` are those after `page.after`, in order of `key`.
+
+    A page ends early, but holds one message at least, before it grows past `MOST_PAGE_BYTES`.
+    """
+    found: list[M] = []
+    room = MOST_PAGE_BYTES
+    for message in messages:
+        room -= message.ByteSize()
+        if found and (len(found) == page.size or room < 0):
+            return found, page_token(key(found[-1]), *page.filters)
+        found.append(message)
+    return found, ""

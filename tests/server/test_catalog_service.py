@@ -514,3 +514,27 @@ def test_an_import_tells_only_so_many_problems(world: World, monkeypatch: pytest
     assert (reply.problems_count, len(reply.problems)) == (5, 3)
     facts = refused(errors.BatchTooLarge, lambda: world.stream([pb.ImportCatalogRequest()] * 7))
     assert facts["limit"] == "6"
+
+
+def test_a_page_stays_small_enough_for_a_client(world: World) -> None:
+    world.concepts(concept("a"))
+    for start in range(0, 400, 40):
+        world.questions(*(question(f"q{i:03d}", "a", text="日" * 10_000) for i in range(start, start + 40)))
+    seen, token, pages = list[str](), "", 0
+    while True:
+        request = pb.ListQuestionsRequest(page_size=1_000, page_token=token)
+        page = world.service.list_questions(request, a_call())
+        assert page.ByteSize() < 4 * 1_048_576
+        seen += [entry.question_id for entry in page.questions]
+        token, pages = page.next_page_token, pages + 1
+        if not token:
+            break
+    assert seen == [f"q{i:03d}" for i in range(400)]
+    assert pages > 2
+
+
+def test_problems_of_an_import_fit_into_a_reply(world: World) -> None:
+    bad = Concept(concept_id="\n" * 128, tags=["\n" * 65] * 32, prerequisites=[Prerequisite()] * 64)
+    reply = world.stream([pb.ImportCatalogRequest(concept=bad)] * 1_000)
+    assert len(reply.problems) == 1_000
+    assert reply.ByteSize() < 4 * 1_048_576

@@ -9,7 +9,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,15 @@ import numpy as np
 from engine.catalog import Catalog, build_catalog
 from engine.collaborative import Interactions, train_collaborative
 from engine.content import WIDTH, train_content
-from engine.learner import LearnerModel, LearnerState, QuestionConcepts, absorb
+from engine.learner import LearnerModel, QuestionConcepts
+from engine.learner.evaluate import stream
 from engine.learner.metrics import auc, calibration_error, log_loss
 from engine.learner.regression import TrainSettings
 from engine.learner.rows import TrainingLog
 from engine.learner.training import train
 from engine.neighbours import build_index
 from engine.serving import Models
-from engine.types import F8, I8, AnswerBatch
-from server.answer_facts import slice_facts
+from engine.types import I8, AnswerBatch
 from server.data_rows import time_text
 from server.model_parts import load_models, parts_of
 from server.models import KEEP_VERSIONS, Manifest, ModelDirectory, ModelError
@@ -73,6 +72,8 @@ class Gathered:
     learners: int
     first_answered_at: float
     last_answered_at: float
+    timed: bool
+    """Whether every answer's time was given by its caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +154,22 @@ def gather(
     tenant: str,
     *,
     most_answers: int = MOST_ANSWERS,
+    judges: bool = True,
     progress: Progress = lambda stage, done: None,
 ) -> Gathered:
-    """Read the log, one learner after the other; beyond `most_answers`, half the learners are left out, repeatedly."""
+    """Read the log, one learner after the other; beyond `most_answers`, half the learners are left out, repeatedly.
+
+    Without `judges`, nobody is set apart.
+    """
     kept: list[tuple[int, AnswerBatch]] = []
     total, share, learners = 0, 64, 0
-    first, last = np.inf, -np.inf
+    first, last, timed = np.inf, -np.inf, True
     for learner_id, log in training_log(store, tenant):
         learners += 1
         place = _place(learner_id)
         first = min(first, float(log.batch.answered_at[0]))
         last = max(last, float(log.batch.answered_at[-1]))
+        timed = timed and bool(log.timed.all())
         if place >> share == 0:
             kept.append((place, log.batch))
             total += log.size
@@ -173,41 +179,27 @@ def gather(
             total = sum(batch.size for _, batch in kept)
         if learners % 64 == 0:
             progress("reading", 0.0)
-    judging = [batch for place, batch in kept if place % JUDGES_IN == 0]
-    fitting = [batch for place, batch in kept if place % JUDGES_IN != 0]
+    judging = [batch for place, batch in kept if judges and place % JUDGES_IN == 0]
+    fitting = [batch for place, batch in kept if not judges or place % JUDGES_IN != 0]
     progress("reading", 1.0)
-    return Gathered(_joined(fitting), _joined(judging), learners, first, last)
+    return Gathered(_joined(fitting), _joined(judging), learners, first, last, timed)
 
 
 def judge(log: TrainingLog, catalog: Catalog, models: list[tuple[str, LearnerModel]]) -> list[Score]:
     """How well each model predicts a log, answer by answer, with its own base logits throughout."""
     if log.answers.size == 0:
         return []
-    concepts = _question_concepts(catalog)
+    concepts = question_concepts(catalog)
     right = log.answers.correct.astype(np.float64)
     scores = []
     for name, model in models:
-        predicted = _predictions(log, model.with_catalog(concepts, catalog.concept_count), concepts)
+        predicted = stream(log, concepts, model)
         scores.append(
             Score(
                 name, log_loss(right, predicted), auc(right, predicted), calibration_error(right, predicted)
             )
         )
     return scores
-
-
-def _predictions(log: TrainingLog, model: LearnerModel, concepts: QuestionConcepts) -> F8:
-    """(n,) chance of success before each answer."""
-    facts = log.answers._replace(
-        base_logit=model.base_logit(log.answers.question, concepts),
-        memory_set=np.full(log.answers.size, model.memory_set, np.uint16),
-    )
-    bounds = log.learner_offsets.tolist()
-    parts = [
-        absorb(LearnerState.empty(), slice_facts(facts, start, stop), model).predicted
-        for start, stop in pairwise(bounds)
-    ]
-    return np.concatenate(parts)
 
 
 def _train(
@@ -322,7 +314,8 @@ def _joined(batches: list[AnswerBatch]) -> TrainingLog:
     return TrainingLog(learner_offsets, AnswerBatch._make(columns))
 
 
-def _question_concepts(catalog: Catalog) -> QuestionConcepts:
+def question_concepts(catalog: Catalog) -> QuestionConcepts:
+    """What the learner model reads of a catalogue."""
     own = catalog.question_concepts
     return QuestionConcepts.of(own.offsets, own.rows, catalog.difficulty)
 

@@ -1,0 +1,252 @@
+"""The commands on stored data, as a person or a script runs them: results, messages and exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.learner import LearnerState
+from server.cli import program
+from store.api import Partition
+from store.learners import write_state
+from store.stores import open_stores
+from tests.server import data_world
+from tests.server.data_world import write_world
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def genie(*arguments: object, data: Path | None = None) -> Result:
+    place = [] if data is None else ["--data-directory", str(data)]
+    return CliRunner().invoke(program, [*map(str, arguments), *place], catch_exceptions=False)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with the small world in it."""
+    write_world(tmp_path / "files", data_world.answers(learners=30, each=20))
+    directory = tmp_path / "data"
+    result = genie("import", tmp_path / "files", data=directory)
+    assert result.exit_code == 0, result.output
+    return directory
+
+
+def test_import_reads_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
+    write_world(tmp_path / "files")
+    result = genie("import", tmp_path / "files", data=tmp_path / "data")
+    assert result.exit_code == 0
+    assert "concepts: 3 new, 0 changed, 0 as they were" in result.output
+    assert "answers: 60 recorded, 0 known before" in result.output
+    again = as_json(genie("import", tmp_path / "files", "--json", data=tmp_path / "data"))
+    assert (again["answers_recorded"], again["answers_known"], again["stopped"]) == (0, 60, "")
+
+
+def test_import_names_wrong_rows_and_goes_on_when_told(tmp_path: Path) -> None:
+    rows = data_world.answers()
+    rows[4]["correct"] = "x"
+    write_world(tmp_path / "files", rows)
+    stopped = genie("import", tmp_path / "files", data=tmp_path / "data")
+    assert stopped.exit_code == 1
+    assert "answers.csv:6: correct is 'x': must be 0 or 1" in stopped.stderr
+    assert "stopped: answers.csv: 1 rows are wrong" in stopped.stderr
+    rejects = tmp_path / "rejects.jsonl"
+    skipped = genie(
+        "import",
+        tmp_path / "files",
+        "--on-error",
+        "skip",
+        "--rejects",
+        rejects,
+        "--json",
+        data=tmp_path / "data",
+    )
+    assert skipped.exit_code == 1
+    assert as_json(skipped)["answers_recorded"] == 59
+    assert json.loads(rejects.read_text())["answer_id"] == "a-0-4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a directory, or files of"),
+        (["--origin", "yesterday", "."], "must be an RFC 3339 time"),
+        (["--tenant", "", "."], "must be 1 to 256 bytes"),
+        (["--answers", "nowhere.csv"], "does not exist"),
+    ],
+)
+def test_import_refuses_arguments_that_make_no_sense(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = genie("import", *arguments, data=tmp_path / "data")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "data").exists()
+
+
+def test_import_of_a_directory_without_tables_says_what_it_looked_for(tmp_path: Path) -> None:
+    result = genie("import", tmp_path, data=tmp_path / "data")
+    assert result.exit_code == 1
+    assert "holds none of concepts, questions, learners, answers" in result.stderr
+
+
+def test_commands_without_a_store_say_so(tmp_path: Path) -> None:
+    for arguments in (
+        ["export", tmp_path / "out"],
+        ["train"],
+        ["evaluate"],
+        ["replay"],
+        ["backup", tmp_path / "b"],
+    ):
+        result = genie(*arguments, data=tmp_path / "data")
+        assert result.exit_code == 1
+        assert "there is no store in" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENIE_WORKERS", "none")
+    result = genie("replay", data=tmp_path)
+    assert result.exit_code != 0
+    assert "workers" in result.stderr
+    monkeypatch.setenv("GENIE_WORKERS", "1")
+    monkeypatch.setenv("GENIE_STORE", "memory")
+    assert "nothing on disk" in genie("replay", data=tmp_path).stderr
+
+
+def test_export_and_import_again(data: Path, tmp_path: Path) -> None:
+    result = genie("export", tmp_path / "out", "--format", "jsonl", "--json", data=data)
+    assert result.exit_code == 0, result.output
+    assert as_json(result)["rows"] == {"concepts": 3, "questions": 12, "learners": 30, "answers": 600}
+    copied = genie("import", tmp_path / "out", "--json", data=tmp_path / "copy")
+    assert as_json(copied)["answers_recorded"] == 600
+    named = genie("export", "--answers", tmp_path / "a.csv.gz", data=data)
+    assert "answers: 600 rows" in named.output
+
+
+def test_export_of_one_learner(data: Path) -> None:
+    record = as_json(genie("export", "--learner", "u-000", data=data))
+    assert record["learner"]["time_zone"] == "Pacific/Auckland"
+    assert len(record["answers"]) == 20
+    unknown = genie("export", "--learner", "nobody", data=data)
+    assert unknown.exit_code == 1
+    assert "there is no learner 'nobody'" in unknown.stderr
+    assert genie("export", data=data).exit_code == 2
+
+
+def test_train_list_and_use(data: Path) -> None:
+    first = as_json(genie("train", "--json", data=data))
+    assert first["refused"] == ""
+    second = genie("train", "--force", data=data)
+    assert second.exit_code == 0, second.output
+    assert f"in place of {first['version']}" in second.output
+    listed = as_json(genie("train", "--list", "--json", data=data))
+    assert next(entry["version"] for entry in listed["versions"]) == first["version"]
+    assert listed["current"] != first["version"]
+    assert f"* {first['version']}" in genie("train", "--use", first["version"], data=data).output
+    unknown = genie("train", "--use", "v0009-00000000", data=data)
+    assert unknown.exit_code == 1
+    assert "there is no model v0009-00000000" in unknown.stderr
+
+
+def test_train_with_too_little_data_says_what_is_needed(tmp_path: Path) -> None:
+    write_world(tmp_path / "files", data_world.answers(learners=2, each=3))
+    genie("import", tmp_path / "files", data=tmp_path / "data")
+    result = genie("train", data=tmp_path / "data")
+    assert result.exit_code == 1
+    assert "too little to learn from" in result.stderr
+    assert "nothing was trained yet" in genie("train", "--list", data=tmp_path / "data").output
+
+
+def test_replay_verifies_names_and_repairs(data: Path) -> None:
+    assert genie("replay", data=data).exit_code == 0
+    stores = open_stores(data)
+    empty = LearnerState.empty()
+    stores.state.update(Partition("default", "u-003"), lambda tx: write_state(tx, empty))
+    stores.close()
+    differs = genie("replay", data=data)
+    assert differs.exit_code == 1
+    assert "the record of 'u-003' differs" in differs.stderr
+    repaired = genie("replay", "--write", "--json", "--all-tenants", data=data)
+    assert repaired.exit_code == 1
+    assert as_json(repaired)["tenants"]["default"]["examples"] == ["u-003"]
+    assert genie("replay", data=data).exit_code == 0
+
+
+def test_backup_and_restore(data: Path, tmp_path: Path) -> None:
+    trained = as_json(genie("train", "--json", data=data))
+    copy = tmp_path / "backup"
+    assert genie("backup", copy, data=data).exit_code == 0
+    assert "is not empty" in genie("backup", copy, data=data).stderr
+    assert genie("restore", copy, "--verify", data=tmp_path / "new").exit_code == 0
+    assert not (tmp_path / "new").exists()
+    assert genie("restore", copy, data=tmp_path / "new").exit_code == 0
+    assert as_json(genie("train", "--list", "--json", data=tmp_path / "new"))["current"] == trained["version"]
+    assert genie("replay", data=tmp_path / "new").exit_code == 0
+    refused = genie("restore", copy, data=tmp_path / "new")
+    assert refused.exit_code == 1
+    assert "already holds" in refused.stderr
+    (copy / "state" / "data.mdb").write_bytes(b"damaged")
+    damaged = genie("restore", copy, "--force", data=tmp_path / "new")
+    assert damaged.exit_code == 1
+    assert "damaged" in damaged.stderr
+    assert genie("replay", data=tmp_path / "new").exit_code == 0
+
+
+def test_evaluate_on_files_and_on_the_store(data: Path, tmp_path: Path) -> None:
+    lines = genie("evaluate", "--folds", 2, "--no-baselines", "--json", data=data).stdout.splitlines()
+    figures = [json.loads(line) for line in lines]
+    assert {(line["part"], line["model"]) for line in figures} >= {("all", "genie")}
+    assert figures[0]["answers"] == 600
+    assert 0.0 < figures[0]["log_loss"] < 1.0
+    table = genie("evaluate", tmp_path / "files", "--time-split", "--no-baselines", data=tmp_path / "none")
+    assert table.exit_code == 0, table.output
+    assert "all answers" in table.output
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.processes
+def test_an_import_killed_at_any_moment_is_finished_by_running_it_again(tmp_path: Path) -> None:
+    rows = data_world.answers(learners=400, each=25)
+    files = tmp_path / "files"
+    write_world(files, rows)
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "server", "import", str(files), "--data-directory", str(data)]
+    for wait in (0.0, 0.05, 0.1):
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not (data / "state" / "data.mdb").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    report = as_json(genie("import", files, "--json", data=data))
+    assert report["answers_recorded"] + report["answers_known"] == 10_000
+    assert genie("replay", data=data).exit_code == 0
+    counts = as_json(genie("export", "--answers", tmp_path / "out.csv", "--json", data=data))
+    assert counts["rows"] == {"answers": 10_000}
+    ids = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert len({line.split(",")[0] for line in ids}) == 10_000
+
+
+@pytest.mark.data
+def test_the_real_path_from_files_to_a_model(tmp_path: Path) -> None:
+    data_world.write_slice("assist2009", tmp_path, 6_000)
+    data = tmp_path / "data"
+    report = as_json(genie("import", tmp_path, "--json", data=data))
+    assert (report["answers_recorded"], report["rejected"]) == (6_000, 0)
+    trained = as_json(genie("train", "--json", data=data))
+    candidate, priors = trained["scores"]
+    assert candidate["auc"] > priors["auc"]
+    assert genie("replay", data=data).exit_code == 0

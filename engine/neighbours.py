@@ -17,6 +17,9 @@ from engine.types import F4, I8, NO_ROW, U4
 EXACT_BELOW = 10_000
 """Vectors up to which exact search is used: there it costs about what the inverted file costs."""
 
+WORTH_PROBING = 0.25
+"""Share of the lists above which exact search is used after all: it reads one long list faster than many short ones."""
+
 TARGET_RECALL = 0.97
 """Share of the exact nearest `SAMPLE_DEPTH` that the inverted file must find; above the bar of .95 by a
 margin."""
@@ -148,6 +151,8 @@ def build_index(
         index.nprobe = probes
         recall = recall_of(index.search(sample, wanted.shape[1])[1], wanted)
         chosen, probes = probes, max(probes + 1, probes * 5 // 4)
+    if chosen > WORTH_PROBING * lists:
+        return NeighbourIndex(exact, rows, "exact", 0, 1.0)
     return NeighbourIndex(index, rows, "ivf", chosen, recall)
 
 

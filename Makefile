@@ -22,12 +22,13 @@ setup: $(DEV)  ## Set up everything for development
 test: $(DEV)  ## Set up and run the tests
 	@$(BIN)/pytest
 
-check: lint  ## All that needs no running code: lint, types, layers, stubs, the wire API
+check: lint  ## Everything: style, types, layers, stubs, the wire API, the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/buf lint
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+	$(BIN)/pytest
 
 lint: $(DEV) .cache/googleapis  ## Style of the sources, Python and proto
 	$(BIN)/ruff check

@@ -1,0 +1,241 @@
+"""What LearnerService derives from answers: statistics, mastery, progress, goals, plans and exports."""
+
+import math
+import random
+from collections.abc import Iterator
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from genie.v1 import catalog_service_pb2, practice_service_pb2, recommendation_service_pb2
+from tests.server.learner_world import DAY, Goal, World
+from tests.server.service_calls import NOW, a_call
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.tenants.close()
+
+
+def test_statistics_add_up(world: World) -> None:
+    world.create("u-1")
+    empty = world.stats("u-1")
+    assert empty.answers_count == 0
+    assert not any(map(empty.HasField, ("accuracy", "consistency", "first_answer_time", "last_answer_time")))
+    world.answer("u-1", "count", at=NOW - 2 * DAY, count=4)
+    world.answer("u-1", "add", at=NOW - 600, correct=False, count=2)
+    stats = world.stats("u-1")
+    assert (stats.answers_count, stats.correct_count, stats.answers_today_count) == (6, 4, 2)
+    assert stats.accuracy == pytest.approx(4 / 6)
+    assert stats.practice_duration.seconds == 180
+    assert stats.touched_concepts_count == 2
+    assert stats.first_answer_time.seconds == int(NOW - 2 * DAY)
+    assert stats.daily_goal.practised_duration.seconds == 60
+    assert stats.daily_goal.progress == pytest.approx(60 / stats.daily_goal.target_duration.seconds)
+    assert stats.due_concepts_count == sum(m.due for m in world.mastery(learner_id="u-1").masteries)
+
+
+def test_the_streak_is_settled_in_the_learners_own_time_zone(world: World) -> None:
+    midnight = math.floor(NOW / DAY) * DAY
+    for learner_id, zone in (("tokyo", "Asia/Tokyo"), ("utc", "UTC")):
+        world.create(learner_id, time_zone=zone)
+        for at in (midnight + 3_600, midnight + 16 * 3_600, midnight + 40 * 3_600):
+            world.answer(learner_id, "count", at=at)
+    # 01:00 and 16:00 UTC are two days in Tokyo, one in Greenwich; 16:00 on the next day adds one to each.
+    later = midnight + 41 * 3_600
+    assert world.stats("tokyo", later).streak.current_days == 3
+    assert world.stats("utc", later).streak.current_days == 2
+    assert world.stats("utc", later).streak.practised_today
+    assert world.stats("utc", later + 1.5 * DAY).streak.current_days == 0
+    assert world.stats("utc", later + 1.5 * DAY).streak.longest_days == 2
+
+
+def test_mastery_of_what_was_touched_or_named(world: World) -> None:
+    world.answer("u-1", "count", at=NOW - 3 * DAY, count=12)
+    world.answer("u-1", "shapes", at=NOW - 3 * DAY, correct=False, count=4)
+    found = {m.concept_id: m for m in world.mastery(learner_id="u-1").masteries}
+    assert list(found) == sorted(found)
+    assert found["count"].mastery > found["shapes"].mastery
+    assert found["count"].mastered
+    assert found["count"].expected_fade_time.seconds > NOW
+    assert found["shapes"].due
+    assert not found["shapes"].HasField("expected_fade_time")
+    named = world.mastery(learner_id="u-1", concept_ids=["shapes", "multiply"]).masteries
+    assert [m.concept_id for m in named] == ["multiply", "shapes"]
+    assert not named[0].HasField("retrievability")
+    assert not named[0].HasField("next_review_time")
+    assert 0.0 < named[0].mastery < 1.0
+    first = world.mastery(learner_id="u-1", page_size=1)
+    second = world.mastery(learner_id="u-1", page_size=1, page_token=first.next_page_token)
+    assert [m.concept_id for m in (*first.masteries, *second.masteries)] == ["count", "shapes"]
+    assert second.next_page_token == ""
+
+
+def test_progress_by_day_and_area(world: World) -> None:
+    world.answer("u-1", "count", at=NOW - 40 * DAY, count=2)
+    world.answer("u-1", "count", at=NOW - 3 * DAY, count=10)
+    world.answer("u-1", "shapes", at=NOW - 3 * DAY + 3_600, correct=False, seconds=60)
+    world.answer("u-1", "add", at=NOW - DAY, correct=False)
+    progress = world.progress(learner_id="u-1")
+    assert [(d.answers_count, d.correct_count) for d in progress.days] == [(11, 10), (1, 0)]
+    assert progress.days[0].practice_duration.seconds == 360
+    assert sum(d.mastered_concepts_count for d in progress.days) == 1
+    assert [a.area for a in progress.areas] == ["Geometry", "Numbers"]
+    numbers = progress.areas[1]
+    assert (numbers.concepts_count, numbers.touched_concepts_count, numbers.mastered_concepts_count) == (
+        3,
+        2,
+        1,
+    )
+    assert [p.touched_concepts_count for p in numbers.points] == [1, 2]
+    assert numbers.points[1].mean_mastery < numbers.points[0].mean_mastery
+    assert len(progress.areas[0].points) == 1
+    long = world.progress(learner_id="u-1", days=365)
+    assert [d.answers_count for d in long.days] == [2, 11, 1]
+    geometry = world.progress(learner_id="u-1", area="Geometry")
+    assert [d.answers_count for d in geometry.days] == [1]
+    assert [a.area for a in geometry.areas] == ["Geometry"]
+    nowhere = world.progress(learner_id="u-1", area="nowhere")
+    assert not nowhere.days
+    assert not nowhere.areas
+    world.create("u-2")
+    blank = world.progress(learner_id="u-2")
+    assert not blank.days
+    assert [a.touched_concepts_count for a in blank.areas] == [0, 0]
+
+
+def test_progress_counts_as_the_state_does(world: World) -> None:
+    rng = random.Random(4)
+    at = NOW - 20 * DAY
+    for _ in range(40):
+        at += rng.choice((30.0, 200.0, 400.0, 0.7 * DAY))
+        world.answer("u-1", rng.choice(("count", "shapes")), at=at, seconds=rng.choice((0, 20)))
+    days = world.progress(learner_id="u-1", days=365).days
+    stats = world.stats("u-1")
+    assert sum(day.answers_count for day in days) == stats.answers_count
+    assert sum(day.practice_duration.seconds for day in days) == stats.practice_duration.seconds
+
+
+def test_a_late_answer_takes_its_place_in_progress(world: World) -> None:
+    world.answer("u-1", "count", at=NOW - DAY, count=3)
+    world.answer("u-1", "count", at=NOW - 4 * DAY)
+    assert [day.answers_count for day in world.progress(learner_id="u-1").days] == [1, 3]
+
+
+def test_the_learning_profile_tells_what_the_evidence_carries(world: World) -> None:
+    world.create("u-1")
+    blank = world.profile("u-1")
+    assert blank.evidence_answers_count == 0
+    assert not blank.HasField("ability")
+    assert blank.target_success == pytest.approx(0.85)
+    hour = math.floor(NOW / DAY) * DAY + 17 * 3_600
+    for day in range(10, 0, -1):
+        world.answer("u-1", "count", at=hour - day * DAY, seconds=15, count=3)
+        world.answer("u-1", "shapes", at=hour - day * DAY + 300, correct=False, seconds=15)
+    profile = world.profile("u-1", hour)
+    assert profile.evidence_answers_count == 40
+    assert 0.5 < profile.recent_accuracy < 0.9
+    assert profile.pace_ratio == pytest.approx(0.5)
+    assert list(profile.preferred_hours) == [17]
+    assert profile.typical_daily_duration.seconds == 60
+    assert profile.active_days_share == pytest.approx(10 / 11)
+    assert 0.0 < profile.mean_retrievability < 1.0
+    assert [m.concept_id for m in profile.strengths] == ["count"]
+    assert [m.concept_id for m in profile.weaknesses] == ["shapes"]
+
+
+def test_a_goal_tells_what_stands_between(world: World) -> None:
+    world.create("u-1")
+    goal = Goal(concept_id="multiply", daily_duration=Duration(seconds=1_200))
+    reply = world.goal("u-1", goal=goal)
+    assert reply.goal == goal
+    assert list(reply.gap_concept_ids) == ["count", "add", "multiply"]
+    assert world.get("u-1").goal == goal
+    assert world.stats("u-1").daily_goal.target_duration.seconds == 1_200
+    assert not world.stats("u-1").daily_goal.adaptive
+    world.answer("u-1", "add", at=NOW - DAY, count=12)
+    assert list(world.goal("u-1", goal=goal).gap_concept_ids) == ["multiply"]
+    cleared = world.goal("u-1")
+    assert not cleared.HasField("goal")
+    assert not cleared.gap_concept_ids
+    assert not world.get("u-1").HasField("goal")
+
+
+def test_a_plan_opens_concepts_in_order_and_holds_the_reviews(world: World) -> None:
+    world.create("u-1", goal=Goal(concept_id="multiply", daily_duration=Duration(seconds=300)))
+    days = world.plan("u-1")
+    assert len(days) == 7
+    opened = [name for day in days for name in day.opening_concept_ids]
+    assert sorted(opened) == ["add", "count", "multiply", "shapes"]
+    assert [name for name in opened if name != "shapes"] == ["count", "add", "multiply"]
+    where = {name: i for i, day in enumerate(days) for name in day.opening_concept_ids}
+    assert where["count"] < where["add"] < where["multiply"]
+    assert all(day.expected_duration.seconds <= 300 for day in days)
+
+    world.answer("u-2", "count", at=NOW - 3 * DAY, correct=False, count=2)
+    world.answer("u-2", "shapes", at=NOW - 600, count=12)
+    plan = world.plan("u-2", days=30)
+    due = {review.concept_id: (i, review) for i, day in enumerate(plan) for review in day.reviews}
+    assert due["count"][0] == 0
+    place, review = due["shapes"]
+    assert place > 0
+    assert review.retrievability < 0.9
+    assert (
+        review.due_time
+        == {m.concept_id: m for m in world.mastery(learner_id="u-2").masteries}["shapes"].next_review_time
+    )
+    assert [day.date.day for day in plan[:2]] == [15, 16]
+
+
+def test_an_export_holds_everything(world: World) -> None:
+    world.create("u-1", display_name="A")
+    start = practice_service_pb2.StartSessionRequest(learner_id="u-1", session_id="s-1")
+    world.practice.start_session(start, a_call(now=NOW - 4_000))
+    world.answer("u-1", "count", at=NOW - 3_000, count=2)
+    world.answer("u-1", "shapes", at=NOW - 3_600, correct=False)
+    slate = world.recommendations.recommend(
+        recommendation_service_pb2.RecommendRequest(learner_id="u-1", limit=3), a_call()
+    ).recommendation
+    event = recommendation_service_pb2.FeedbackEvent(
+        event_id="e-1",
+        learner_id="u-1",
+        recommendation_id=slate.recommendation_id,
+        question_id=slate.items[0].question_id,
+        kind=recommendation_service_pb2.FEEDBACK_KIND_CLICKED,
+        dwell_duration=Duration(seconds=3),
+    )
+    event.event_time.FromSeconds(int(NOW))
+    world.recommendations.record_feedback(
+        recommendation_service_pb2.RecordFeedbackRequest(events=[event]), a_call()
+    )
+    gone = catalog_service_pb2.DeleteQuestionsRequest(question_ids=[f"shapes-{i}" for i in range(10)])
+    world.catalog.delete_questions(gone, a_call())
+    world.catalog.delete_concepts(catalog_service_pb2.DeleteConceptsRequest(concept_ids=["shapes"]), a_call())
+
+    records = world.export("u-1")
+    kinds = [record.WhichOneof("record") for record in records]
+    assert kinds == [
+        "learner",
+        "stats",
+        "mastery",
+        *["answer"] * 3,
+        "session",
+        "feedback_event",
+        "recommendation",
+    ]
+    assert records[0].learner == world.get("u-1")
+    assert records[1].stats == world.stats("u-1")
+    first, second = records[3].answer, records[4].answer
+    assert first.answer.question_id.startswith("shapes-")
+    assert first.answer.HasField("correct")
+    assert not first.answer.correct
+    assert (first.grade, second.exercised_concepts[0].concept_id) == (1, "count")
+    assert first.exercised_concepts[0].concept_id == "shapes"
+    assert second.exercised_concepts[0].weight == 1.0
+    assert 0.0 < first.question_success_rate < 1.0
+    assert records[6].session.session_id == "s-1"
+    assert records[7].feedback_event == event
+    exported = records[8].recommendation
+    assert [item.question_id for item in exported.items] == [item.question_id for item in slate.items]

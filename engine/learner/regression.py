@@ -205,15 +205,16 @@ class Objective:
         self.design, self.penalty, self.pool = design, penalty, pool
         self.bounds = np.linspace(0, rows, CHUNKS + 1).astype(int)
         square = np.zeros(len(penalty))
-        for j in range(N_DENSE):
+        self.wide = design.dense.shape[1]
+        for j in range(self.wide):
             square[j] = np.square(design.dense[:rows, j], dtype=np.float64).sum()
-        np.add.at(square, N_DENSE + design.index[:rows].ravel(), np.square(design.value[:rows].ravel()))
+        np.add.at(square, self.wide + design.index[:rows].ravel(), np.square(design.value[:rows].ravel()))
         self.scale = 1.0 / np.sqrt(CURVATURE * square + penalty)
 
     def __call__(self, u: F8) -> tuple[float, F8]:
         """Return (loss, gradient) at scaled parameters u."""
         w = u * self.scale
-        dense, sparse = w[:N_DENSE], w[N_DENSE:]
+        dense, sparse = w[: self.wide], w[self.wide :]
 
         def chunk(c: int) -> tuple[float, F8]:
             gradient = np.zeros(len(w))
@@ -234,8 +235,9 @@ class _Stop(Exception):  # noqa: N818  (control flow inside scipy's callback, no
 
 def logits(design: Design, w: F8, start: int = 0) -> F8:
     """Return the log odds (n−start,) of rows from `start` on under unscaled parameters w."""
-    z = design.dense[start:].astype(np.float64) @ w[:N_DENSE]
-    return z + (w[N_DENSE:][design.index[start:]] * design.value[start:]).sum(axis=1)
+    wide = design.dense.shape[1]
+    z = design.dense[start:].astype(np.float64) @ w[:wide]
+    return z + (w[wide:][design.index[start:]] * design.value[start:]).sum(axis=1)
 
 
 def minimise(

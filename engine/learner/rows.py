@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.jit import kernel
 from engine.learner.features import (
@@ -57,6 +58,15 @@ class TrainingLog(NamedTuple):
             *(field[answers] for field in batch[:9]), offsets, *(field[pairs] for field in batch[10:])
         )
         return TrainingLog(np.concatenate(([0], np.cumsum(sizes))).astype(np.int64), taken)
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> TrainingLog:
+        """Return the log with the answers `keep` (n,) only; learners left with none stay, empty."""
+        a = self.answers
+        pairs = np.repeat(keep, np.diff(a.offsets))
+        offsets = np.concatenate(([0], np.cumsum(np.diff(a.offsets)[keep]))).astype(np.int32)
+        counts = np.bincount(self.learner_of()[keep], minlength=self.learners)
+        batch = AnswerBatch(*(field[keep] for field in a[:9]), offsets, *(field[pairs] for field in a[10:]))
+        return TrainingLog(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), batch)
 
     def learner(self, number: int) -> AnswerBatch:
         """Return one learner's answers as a batch."""

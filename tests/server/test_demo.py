@@ -1,0 +1,51 @@
+"""The demo that `make run` starts: the whole story, from an empty directory, with a real server."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.processes
+def test_the_story_is_told_from_an_empty_directory_and_again_from_a_filled_one(tmp_path: Path) -> None:
+    first = _demo(tmp_path)
+    assert "Imported 79 concepts" in first
+    assert "Trained model v0001" in first
+    for told in (
+        "What next?",
+        "A wrong answer to ",
+        "mastery of ",
+        "streak now ",
+        "And now?",
+        "median ",
+        "Try next",
+    ):
+        assert told in first
+    assert "examples.client" in first
+    assert "grpcurl" in first
+    assert "genie recommend" in first
+    assert "Using the classroom" in _demo(tmp_path)
+
+
+def _demo(directory: Path) -> str:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "server",
+            "demo",
+            "--once",
+            "--port=0",
+            f"--data-directory={directory / 'demo'}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

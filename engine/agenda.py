@@ -49,14 +49,15 @@ def plan_days(
     """Return what each of n days holds, if every day's plan is carried out and goes well.
 
     `day_ends` (n,) are the ends of the days, epoch seconds, today first; reviews overdue belong to today. A review is
-    one answer. What then is left of `target_seconds` goes to concepts that are not mastered and whose hard
-    prerequisites are, those that the concept row `goal` rests on first, then by importance; one that is finished opens
-    what rests on it on the day after. Concepts without questions are left out. `decay` is FSRS-6's w20.
+    one answer, of a concept practised before: what was only exercised through others has nothing to review. What then
+    is left of `target_seconds` goes to concepts that are not mastered and whose hard prerequisites are, those that the
+    concept row `goal` rests on first, then by importance; one that is finished opens what rests on it on the day after.
+    Concepts without questions are left out. `decay` is FSRS-6's w20.
     """
     seconds = concept_seconds(catalog)
     usable = (catalog.concept_active == 1) & (np.diff(catalog.concept_questions.offsets) > 0)
     due_day = np.searchsorted(day_ends, view.next_review_at, side="right")  # NaN sorts past every day
-    due_day[~usable] = day_ends.shape[0]
+    due_day[~usable | (view.attempts == 0)] = day_ends.shape[0]
     recall = _recall(state, view, day_ends, due_day, decay)
     work = _Work.of(view, catalog, usable, seconds, goal)
     days = []

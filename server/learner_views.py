@@ -34,8 +34,8 @@ def touched_rows(state: LearnerState, catalog: Catalog) -> I8:
 
 
 def due(view: ConceptView, row: int, now: float) -> bool:
-    """Whether a concept's review is due; never for one without a memory."""
-    return bool(view.next_review_at[row] <= now)
+    """Whether a concept's review is due; never for one that was only exercised through what encompasses it."""
+    return bool(view.next_review_at[row] <= now and view.attempts[row] > 0)
 
 
 def concept_mastery_message(
@@ -117,7 +117,7 @@ def stats_message(
         practice_duration=convert.duration(int(header["practice_ms"]) / 1e3),
         touched_concepts_count=int((view.attempts[rows] > 0).sum()),
         mastered_concepts_count=int(view.mastered[rows].sum()),
-        due_concepts_count=int((view.next_review_at[rows] <= now).sum()),
+        due_concepts_count=sum(due(view, int(row), now) for row in rows),
         answers_today_count=int(answers_today[0]),
         streak=streak_message(state, today),
         daily_goal=daily_goal_message(state, profile, today),

@@ -112,6 +112,16 @@ def concept_rows(reader: Reader, concept_ids: Iterable[str]) -> list[int | None]
     return [None if concept is None else concept.row for concept in found]
 
 
+def concept_names(reader: Reader, rows: Iterable[int]) -> dict[int, str]:
+    """Id of each concept row, deleted ones included; rows that were never given are left out."""
+    return _names(reader, Table.CONCEPT_ROW, rows)
+
+
+def question_names(reader: Reader, rows: Iterable[int]) -> dict[int, str]:
+    """Id of each question row, deleted ones included; rows that were never given are left out."""
+    return _names(reader, Table.QUESTION_ROW, rows)
+
+
 def upsert_concepts(tx: Transaction, concepts: Sequence[Concept], *, now: float) -> Upserted[Concept]:
     """Insert or overwrite; rows and times of the arguments are not read. The same again changes nothing."""
     return _upsert(tx, _CONCEPTS, concepts, now)
@@ -163,6 +173,11 @@ def append_memory_set(tx: Transaction, weights: F8) -> int:
 def _get(reader: Reader, kind: _Kind[E], name: str) -> E | None:
     value = reader.get(kind.table, name.encode())
     return kind.record.decode(value[1:]) if value is not None and value[:1] == PRESENT else None
+
+
+def _names(reader: Reader, table: Table, rows: Iterable[int]) -> dict[int, str]:
+    found = {row: reader.get(table, row.to_bytes(4, "big")) for row in rows}
+    return {row: value.decode() for row, value in found.items() if value is not None}
 
 
 def _list(reader: Reader, kind: _Kind[E], after: str, limit: int) -> list[E]:

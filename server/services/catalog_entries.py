@@ -1,15 +1,15 @@
 """Concepts and questions between messages and the catalogue's tables: ids, rows, embeddings. Knows no calls."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from engine.catalog import Catalog
 from engine.types import Concept, Question
 from genie.v1 import resources_pb2
 from server import convert, errors
 from server.validate import Violations
-from store.api import Partition, Reader, Store, Table
-from store.catalogs import concept_rows, get_concept, list_questions, read_counts
+from store.api import Partition, Reader, Store
+from store.catalogs import concept_names, concept_rows, get_concept, list_questions, read_counts
 
 _PAGE = 1_000
 
@@ -61,21 +61,6 @@ def with_rows(
         dataclasses.replace(question, concept_rows=tuple(row_of[name] for name in message.concept_ids))
         for question, message in zip(questions, messages, strict=True)
     ]
-
-
-def concept_names(reader: Reader, rows: Iterable[int]) -> dict[int, str]:
-    """Id of each concept row, deleted ones included; rows that were never given are left out."""
-    return _names(reader, Table.CONCEPT_ROW, rows)
-
-
-def question_names(reader: Reader, rows: Iterable[int]) -> dict[int, str]:
-    """Id of each question row, deleted ones included; rows that were never given are left out."""
-    return _names(reader, Table.QUESTION_ROW, rows)
-
-
-def _names(reader: Reader, table: Table, rows: Iterable[int]) -> dict[int, str]:
-    found = {row: reader.get(table, row.to_bytes(4, "big")) for row in rows}
-    return {row: value.decode() for row, value in found.items() if value is not None}
 
 
 def question_message(reader: Reader, question: Question) -> resources_pb2.Question:

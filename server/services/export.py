@@ -12,13 +12,13 @@ from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server import convert
 from server.learner_views import masteries, stats_message, touched_rows, view_of
-from server.services.catalog_entries import concept_names, question_names
 from server.services.practice import session_message
-from server.services.recommendation import _message as slate_message
+from server.services.recommendation import slate_message
 from server.services.slates import Kept
 from server.tenants import Bundle
 from store.answer_log import AnswerLog, chronological
 from store.api import Partition, Reader, Store
+from store.catalogs import concept_names, question_names
 from store.learners import list_sessions, read_answers, read_feedback, read_state
 from store.records import FeedbackEvent, Session, SlateRecord
 from store.slates import list_slates

@@ -69,7 +69,7 @@ class RecommendationService:
         wish = wish_of(request, bundle, policy)
         kept = self._maker.make(request.learner_id, wish, bundle, call)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-        return pb.RecommendResponse(recommendation=_message(kept, bundle, level))
+        return pb.RecommendResponse(recommendation=slate_message(kept, bundle, level))
 
     def batch_recommend(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
         """Recommend for many learners with the same settings."""
@@ -98,7 +98,7 @@ class RecommendationService:
                 seen.add(learner_id)
                 call.check()
                 kept = self._maker.make(learner_id, wish, bundle, call)
-                result.recommendation.CopyFrom(_message(kept, bundle, level))
+                result.recommendation.CopyFrom(slate_message(kept, bundle, level))
             except errors.GenieError as error:
                 result.error.CopyFrom(error.status())
             results.append(result)
@@ -130,7 +130,7 @@ class RecommendationService:
         for record in list_slates(self._serving, partition):
             if started and record.expires_at > call.now:
                 kept = Kept(record, Slate.from_bytes(record.payload), pb.DEGRADED_REASON_UNSPECIFIED)
-                message = _message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
+                message = slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
                 _keep_open(message, kept, state, told)
                 if message.items and len(page) == size:
                     more = page_token(page[-1].recommendation_id, request.learner_id)
@@ -211,7 +211,7 @@ def _check_settings(check: Violations, request: pb.RecommendRequest | pb.BatchRe
     own.identifier("session_id", context.session_id, required=False)
 
 
-def _message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
+def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
     """A slate as a message, explained at the level."""
     record, slate = kept.record, kept.slate
     explainer = Explainer(slate, bundle.catalog)

@@ -70,9 +70,14 @@ def test_times_keep_their_microseconds() -> None:
 
 
 def test_a_review_is_due_from_its_moment_on(catalog: Catalog) -> None:
-    view = view_with(stability=1.0, difficulty=5.0, retrievability=0.9, next_review_at=NOW)
+    view = view_with(stability=1.0, difficulty=5.0, retrievability=0.9, next_review_at=NOW, attempts=1)
     assert concept_mastery_message(catalog, view, 0, NOW).due
     assert not concept_mastery_message(catalog, view, 0, NOW - 1.0).due
+
+
+def test_what_was_only_exercised_through_others_is_no_review(catalog: Catalog) -> None:
+    view = view_with(stability=1.0, difficulty=5.0, retrievability=0.5, next_review_at=NOW - 9.0, attempts=0)
+    assert not concept_mastery_message(catalog, view, 0, NOW).due
 
 
 def test_fading_is_told_of_the_mastered_only(catalog: Catalog) -> None:

@@ -6,12 +6,13 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BufferedReader, TextIOWrapper
+from io import BufferedReader, StringIO, TextIOWrapper
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
@@ -21,10 +22,11 @@ from store.home import sync_directory
 
 CHUNK_ROWS = 65_536
 """Rows handed on together: what bounds the memory of an import."""
-MOST_LINE_CHARACTERS = 1_048_576
+MOST_LINE_BYTES = 1 << 20
 """A longer line is taken for damage, so that a file without line breaks cannot fill the memory."""
+_BLOCK_BYTES = 1 << 18
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
-Line = TypeVar("Line", str, bytes)
 _GZIP_MAGIC = b"\x1f\x8b"
 _NOTE_PREFIX = "_"
 """Columns that begin so are notes, which rejects files add: passed over without a word."""
@@ -128,23 +130,21 @@ def _unpacked(raw: BufferedReader) -> IO[bytes]:
 
 
 def _read_csv(path: Path, stream: IO[bytes], table: Table, chunk_rows: int, at: list[int]) -> Iterator[Chunk]:
-    # Bytes that are no UTF-8 become lone surrogates, so that the row that holds them can be named.
-    with TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.reader(_bounded(path, text.readline, at), strict=True)
-        try:
-            header = next(reader)
-        except StopIteration:
-            raise DataFileError(path, f"is empty; needs a header with {', '.join(table.required)}") from None
-        except csv.Error as error:
-            raise DataFileError(path, f"has no header that can be read: {error}", 1) from error
-        kept, ignored = _check_header(path, table, header)
-        more = True
-        while more:
-            chunk, more = _csv_rows(path, reader, header, chunk_rows)
-            chunk.columns, chunk.ignored = tuple(header[index] for index in kept), ignored
-            chunk.cells = [chunk.cells[index] for index in kept]
-            if chunk.lines or chunk.rejected:
-                yield chunk
+    reader = csv.reader(_text_lines(path, stream, at), strict=True)
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise DataFileError(path, f"is empty; needs a header with {', '.join(table.required)}") from None
+    except csv.Error as error:
+        raise DataFileError(path, f"has no header that can be read: {error}", 1) from error
+    kept, ignored = _check_header(path, table, header)
+    more = True
+    while more:
+        chunk, more = _csv_rows(path, reader, header, chunk_rows)
+        chunk.columns, chunk.ignored = tuple(header[index] for index in kept), ignored
+        chunk.cells = [chunk.cells[index] for index in kept]
+        if chunk.lines or chunk.rejected:
+            yield chunk
 
 
 def _csv_rows(path: Path, reader: Any, header: list[str], limit: int) -> tuple[Chunk, bool]:
@@ -185,8 +185,11 @@ def _read_jsonl(
     rows: list[list[str]] = []
     lines: list[int] = []
     rejected: list[tuple[Problem, dict[str, str]]] = []
-    for line in _bounded(path, stream.readline, at):
-        text = line.removeprefix(b"\xef\xbb\xbf").strip() if at[0] == 1 else line.strip()
+    lines_of_all = chain.from_iterable(
+        block.removesuffix(b"\n").split(b"\n") for block in _blocks(path, stream, at)
+    )
+    for number, line in enumerate(lines_of_all, 1):
+        text = line.strip()
         if not text:
             continue
         try:
@@ -194,11 +197,11 @@ def _read_jsonl(
             if not isinstance(entry, dict):
                 raise TypeError("the line is no JSON object")
             rows.append([cell_of(entry.get(name)) for name in columns])
-            lines.append(at[0])
+            lines.append(number)
             ignored.update(dict.fromkeys(entry.keys() - columns))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
             rule = f"the line cannot be taken apart: {error}"
-            rejected.append((Problem(path.name, at[0], "", "", rule), {}))
+            rejected.append((Problem(path.name, number, "", "", rule), {}))
         if len(rows) + len(rejected) >= chunk_rows:
             yield _chunk(path.name, columns, lines, rows, rejected, _unknown(ignored))
             rows, lines, rejected = [], [], []
@@ -206,13 +209,27 @@ def _read_jsonl(
         yield _chunk(path.name, columns, lines, rows, rejected, _unknown(ignored))
 
 
-def _bounded(path: Path, readline: Callable[[int], Line], at: list[int]) -> Iterator[Line]:
-    """The lines of a file, counted in `at[0]`; a line without end is refused."""
-    while line := readline(MOST_LINE_CHARACTERS + 1):
-        at[0] += 1
-        if len(line) > MOST_LINE_CHARACTERS:
-            raise DataFileError(path, f"the line is longer than {MOST_LINE_CHARACTERS} characters", at[0])
-        yield line
+def _blocks(path: Path, stream: IO[bytes], at: list[int]) -> Iterator[bytes]:
+    """The file in blocks of whole lines, those handed out counted in `at[0]`; a line without end is refused."""
+    held = stream.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    while held:
+        block = stream.read(_BLOCK_BYTES)
+        end = held.rfind(b"\n") + 1
+        if block and end == 0:
+            if len(held) > MOST_LINE_BYTES:
+                raise DataFileError(path, f"the line is longer than {MOST_LINE_BYTES} bytes", at[0] + 1)
+            held += block
+            continue
+        whole, held = (held[:end], held[end:] + block) if block else (held, b"")
+        at[0] += whole.count(b"\n")
+        yield whole
+
+
+def _text_lines(path: Path, stream: IO[bytes], at: list[int]) -> Iterator[str]:
+    """Lines with their ends, for the csv module, which joins those that a quoted cell spans."""
+    for block in _blocks(path, stream, at):
+        # Bytes that are no UTF-8 become lone surrogates, so that the row that holds them can be named.
+        yield from StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
 
 
 def _chunk(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.data_answers import Answers, answers_of
 from server.data_files import (
-    MOST_LINE_CHARACTERS,
+    MOST_LINE_BYTES,
     Chunk,
     DataFileError,
     Problem,
@@ -32,7 +32,7 @@ from server.data_rows import (
     question_row,
     time_text,
 )
-from server.data_tables import ANSWERS, CONCEPTS, LEARNERS, QUESTIONS, TABLES, join_list, split_list
+from server.data_tables import ANSWERS, CONCEPTS, LEARNERS, QUESTIONS, TABLES, Value, join_list, split_list
 
 NOW = 1_800_000_000.0
 ORIGIN = 1_700_000_000.0
@@ -159,6 +159,23 @@ def test_cells_are_read_to_their_types(csv_path: Path) -> None:
     assert found.correct.dtype == np.uint8
 
 
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+def test_lines_are_counted_and_kept_whole_over_many_blocks(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"answers.{extension}"
+    rows: list[dict[str, Value]] = [
+        {"answer_id": f"a{n}", "learner_id": "é" * 90, "question_id": "q", "correct": 1} for n in range(9_000)
+    ]
+    with written(path, tuple(rows[0])) as writer:
+        for row in rows:
+            writer.write(row)
+    found = list(read_chunks(path, ANSWERS, chunk_rows=2_500))
+    assert [name for chunk in found for name in chunk.column("answer_id") or ()] == [
+        row["answer_id"] for row in rows
+    ]
+    first = 2 if extension == "csv" else 1
+    assert [line for chunk in found for line in chunk.lines] == list(range(first, first + len(rows)))
+
+
 def test_text_that_is_no_utf8_is_a_problem_of_its_row(csv_path: Path) -> None:
     found, problems = answers(csv_path, HEADER.encode() + b"\na1,u,q,1\na2,caf\xe9,q,1\n")
     assert found.answer_id == ("a1",)
@@ -192,7 +209,7 @@ def test_rows_of_another_width_and_broken_quotes_are_problems_of_their_row(csv_p
         ("answers.csv", b"\xff\xfe\x00a", "column answer_id is missing"),
         ("answers.csv.gz", gzip.compress(HEADER.encode() + b"\na,u,q,1" * 99)[:-9], "damaged or cut short"),
         ("answers.csv.gz", gzip.compress(HEADER.encode())[:9] + b"\xff" * 30, "damaged or cut short"),
-        ("answers.csv", b"x" * (MOST_LINE_CHARACTERS + 1), "longer than"),
+        ("answers.csv", b"x" * (2 * MOST_LINE_BYTES), "longer than"),
         ("answers.txt", b"", "has no known ending"),
     ],
 )

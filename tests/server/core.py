@@ -1,6 +1,8 @@
 """The real services over stores in memory, behind a real gRPC port in the test's own process."""
 
 import contextlib
+import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +43,11 @@ class Core:
     channel: grpc.Channel
     tenant: str = "default"
     answers_sent: int = field(default=0, init=False)
+
+    def tenant_of(self, test: str) -> "Core":
+        """The same server for a tenant of one test's own, by the test's name."""
+        name = f"{re.sub('[^A-Za-z0-9]', '-', test)[:50]}-{zlib.crc32(test.encode()):08x}"
+        return Core(self.genie, self.port, self.stores, self.channel, name)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -67,8 +67,7 @@ def served() -> Iterator[Core]:
 @pytest.fixture
 def world(served: Core, request: pytest.FixtureRequest) -> Core:
     """A tenant of its own for every test, with something in it."""
-    name = re.sub(r"[^A-Za-z0-9]", "-", request.node.name)[:64]
-    mine = Core(served.genie, served.port, served.stores, served.channel, name)
+    mine = served.tenant_of(request.node.name)
     mine.chain("count", "add", "multiply", questions=4)
     mine.create(LEARNER)
     mine.record(mine.answer("count-1"))

@@ -1,0 +1,387 @@
+"""PracticeService through a real port: answers, streams of answers, sessions."""
+
+import queue
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from genie.v1 import learner_service_pb2 as learner_pb
+from genie.v1 import practice_service_pb2 as pb
+from genie.v1 import resources_pb2
+from tests.server.core import LEARNER, Core, at, core, fields_of, info_of, lasting
+from tests.server.serving import detail, failure, reason
+
+DAY = 86_400.0
+RECORDED, DUPLICATE, REJECTED = (
+    pb.ANSWER_STATUS_RECORDED,
+    pb.ANSWER_STATUS_DUPLICATE,
+    pb.ANSWER_STATUS_REJECTED,
+)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Core]:
+    with core(log_level="error") as running:
+        yield running
+
+
+@pytest.fixture
+def world(served: Core, request: pytest.FixtureRequest) -> Core:
+    """A tenant of its own for every test, with a catalogue."""
+    mine = served.tenant_of(request.node.name)
+    mine.chain("count", "add", "multiply")
+    return mine
+
+
+def start(world: Core, session_id: str = "s-1", **more: object) -> pb.Session:
+    request = pb.StartSessionRequest(learner_id=LEARNER, session_id=session_id, **more)  # type: ignore[arg-type]
+    return world.practice.StartSession(request, metadata=world.metadata).session
+
+
+def end(world: Core, session_id: str = "s-1", **more: object) -> pb.Session:
+    request = pb.EndSessionRequest(
+        **({"learner_id": LEARNER, "session_id": session_id} | more)  # type: ignore[arg-type]
+    )
+    return world.practice.EndSession(request, metadata=world.metadata).session
+
+
+def test_a_right_answer_raises_mastery(world: Core) -> None:
+    reply = world.record(world.answer("add-1", duration=lasting(12), hints_used=1))
+    assert (reply.recorded_count, reply.duplicate_count, reply.rejected_count) == (1, 0, 0)
+    result = reply.results[0]
+    assert (result.answer_id, result.status, result.late) == ("answer-1", RECORDED, False)
+    assert 0.0 < result.predicted_success < 1.0
+    own = result.mastery_changes[0]
+    assert (own.concept_id, own.weight) == ("add", 1.0)
+    assert own.mastery_before < own.mastery_after
+    assert own.next_review_time.seconds > time.time()
+    assert (result.streak.current_days, result.streak.practised_today) == (1, True)
+    stats = world.stats()
+    assert (stats.answers_count, stats.correct_count, stats.practice_duration.seconds) == (1, 1, 12)
+    held = {mastery.concept_id: mastery.mastery for mastery in world.mastery()}
+    assert held["add"] == pytest.approx(own.mastery_after, abs=1e-3)
+
+
+def test_a_wrong_answer_lowers_mastery(world: Core) -> None:
+    change = world.record(world.answer("add-1", correct=False)).results[0].mastery_changes[0]
+    assert change.mastery_after < change.mastery_before
+
+
+def test_a_repeat_changes_nothing_and_returns_the_earlier_result(world: Core) -> None:
+    sent = world.answer("count-1", answered_at=at(time.time() - 60), session_id="s", device=2)
+    first = world.record(sent).results[0]
+    world.record(world.answer("count-2", correct=False))
+    before = world.mastery()
+    reply = world.record(sent)
+    assert (reply.recorded_count, reply.duplicate_count) == (0, 1)
+    again = reply.results[0]
+    assert again.status == DUPLICATE
+    assert again.answered_at == first.answered_at
+    assert again.predicted_success == first.predicted_success
+    for one, other in zip(again.mastery_changes, first.mastery_changes, strict=True):
+        assert (one.mastery_before, one.mastery_after) == (other.mastery_before, other.mastery_after)
+    assert world.stats().answers_count == 2
+    assert [m.attempts_count for m in world.mastery()] == [m.attempts_count for m in before]
+
+
+def test_a_repeat_without_a_time_is_a_repeat_whenever_it_comes(world: Core) -> None:
+    sent = world.answer("count-1")
+    first = world.record(sent).results[0]
+    again = world.record(sent).results[0]
+    assert (again.status, again.answered_at) == (DUPLICATE, first.answered_at)
+
+
+def test_twice_in_one_call_counts_once(world: Core) -> None:
+    sent = world.answer("count-1")
+    reply = world.record(sent, world.answer("count-2"), sent)
+    assert [result.status for result in reply.results] == [RECORDED, RECORDED, DUPLICATE]
+    assert world.stats().answers_count == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"correct": False}, {"question_id": "count-2"}, {"hints_used": 1}, {"device": 1}, {"session_id": "x"}],
+    ids=str,
+)
+def test_an_id_with_other_content_is_refused(world: Core, other: dict[str, object]) -> None:
+    world.record(world.answer("count-1", answer_id="a"))
+    reply = world.record(world.answer(**({"question_id": "count-1", "answer_id": "a"} | other)))  # type: ignore[arg-type]
+    info = info_of(reply.results[0].error)
+    assert reply.results[0].status == REJECTED
+    assert (info.reason, dict(info.metadata)) == ("IDEMPOTENCY_KEY_REUSED", {"field": "answer_id", "id": "a"})
+    assert world.stats().answers_count == 1
+
+
+def test_the_same_answer_id_of_two_learners_is_two_answers(world: Core) -> None:
+    reply = world.record(
+        world.answer("count-1", answer_id="a", learner_id="ada"),
+        world.answer("count-1", answer_id="a", learner_id="grace", correct=False),
+    )
+    assert [result.status for result in reply.results] == [RECORDED, RECORDED]
+    assert [world.stats(name).correct_count for name in ("ada", "grace")] == [1, 0]
+
+
+def test_answers_stand_alone(world: Core) -> None:
+    reply = world.record(
+        world.answer("count-1"),
+        world.answer("nothing"),
+        world.answer("count-2", learner_id=""),
+        world.answer("count-3", learner_id="grace"),
+        pb.Answer(answer_id="open", learner_id=LEARNER, question_id="count-1"),
+    )
+    assert [r.status for r in reply.results] == [RECORDED, REJECTED, REJECTED, RECORDED, REJECTED]
+    assert (reply.recorded_count, reply.rejected_count) == (2, 3)
+    unknown = info_of(reply.results[1].error)
+    assert (unknown.reason, dict(unknown.metadata)) == ("QUESTION_NOT_FOUND", {"question_id": "nothing"})
+    assert fields_of(reply.results[2].error) == ["answers[2].learner_id"]
+    assert fields_of(reply.results[4].error) == ["answers[4].correct"]
+
+
+def test_late_answers_lead_to_the_same_learner_as_answers_in_time(world: Core) -> None:
+    base = time.time() - 20 * DAY
+    sent = [
+        ("count-1", True, base),
+        ("add-1", False, base + 0.5 * DAY),
+        ("count-2", True, base + 3 * DAY),
+        ("add-2", True, base + 3.1 * DAY),
+        ("multiply-1", True, base + 9 * DAY),
+        ("count-1", False, base + 9.5 * DAY),
+        ("add-3", True, base + 15 * DAY),
+    ]
+
+    def answers(learner_id: str, order: list[int]) -> list[pb.Answer]:
+        return [
+            world.answer(q, correct, answer_id=f"a-{i}", learner_id=learner_id, answered_at=at(when))
+            for i in order
+            for q, correct, when in [sent[i]]
+        ]
+
+    for answer in answers("in-time", [0, 1, 2, 3, 4, 5, 6]):
+        assert not world.record(answer).results[0].late
+    late = [world.record(answer).results[0].late for answer in answers("late", [6, 2, 0, 5, 1, 4, 3])]
+    assert late == [False, True, True, True, True, True, True]
+    world.record(*answers("at-once", [3, 6, 0, 5, 2, 1, 4]))
+    expected = world.mastery("in-time")
+    assert len(expected) == 3
+    for learner_id in ("late", "at-once"):
+        for one, other in zip(world.mastery(learner_id), expected, strict=True):
+            # The moments of the calls differ, and forgetting goes on between them.
+            assert one.mastery == pytest.approx(other.mastery, abs=1e-5)
+            assert one.stability == other.stability
+            assert one.next_review_time == other.next_review_time
+            assert (one.attempts_count, one.correct_count) == (other.attempts_count, other.correct_count)
+
+
+def test_an_answer_makes_its_learner(world: Core) -> None:
+    world.record(world.answer("count-1", learner_id="nobody-yet"))
+    learner = world.learners.GetLearner(
+        learner_pb.GetLearnerRequest(learner_id="nobody-yet"), metadata=world.metadata
+    ).learner
+    assert (learner.time_zone, learner.display_name) == ("UTC", "")
+
+
+def test_days_are_days_of_the_learners_own_time_zone(world: Core) -> None:
+    tokyo = ZoneInfo("Asia/Tokyo")
+    recently = datetime.now(tokyo) - timedelta(minutes=5)
+    midnight = recently.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    world.create("in-tokyo", time_zone="Asia/Tokyo")
+    world.create("in-london", time_zone="UTC")
+    for learner_id, days in (("in-tokyo", 2), ("in-london", 1)):
+        reply = world.record(
+            world.answer("count-1", learner_id=learner_id, answered_at=at(midnight - 60)),
+            world.answer("count-2", learner_id=learner_id, answered_at=at(midnight + 60)),
+        )
+        assert reply.results[0].streak.current_days == days
+        assert world.stats(learner_id).streak.current_days == days
+
+
+def test_a_streak_of_three_days_is_a_milestone(world: Core) -> None:
+    now = time.time()
+    results = [
+        world.record(world.answer("count-1", answered_at=at(now - back * DAY))).results[0]
+        for back in (2, 1, 0)
+    ]
+    assert [len(result.milestones) for result in results] == [0, 0, 1]
+    milestone = results[2].milestones[0]
+    assert (milestone.kind, milestone.threshold) == (resources_pb2.MILESTONE_KIND_STREAK_DAYS, 3)
+    assert world.record(world.answer("count-2")).results[0].milestones == []
+
+
+def test_mastery_is_earned_once_and_lost_once(world: Core) -> None:
+    base = time.time() - 10 * DAY
+    steps = [(True, number) for number in range(40)] + [(False, number) for number in range(40, 80)]
+    events = []
+    for correct, number in steps:
+        answer = world.answer(f"count-{number % 10}", correct, answered_at=at(base + 600 * number))
+        change = world.record(answer).results[0].mastery_changes[0]
+        if change.event:
+            events.append(change.event)
+            if change.event == resources_pb2.MASTERY_EVENT_MASTERED:
+                assert change.mastery_after >= 0.85
+            else:
+                assert change.mastery_after < 0.7
+    assert events == [resources_pb2.MASTERY_EVENT_MASTERED, resources_pb2.MASTERY_EVENT_LOST]
+
+
+def test_answers_from_the_future(world: Core) -> None:
+    now = time.time()
+    reply = world.record(
+        world.answer("count-1", answered_at=at(now + 0.9 * DAY)),
+        world.answer("count-2", answered_at=at(now + 1.1 * DAY), answer_id="a"),
+    )
+    assert [result.status for result in reply.results] == [RECORDED, REJECTED]
+    info = info_of(reply.results[1].error)
+    assert (info.reason, info.metadata["answer_id"]) == ("ANSWER_FROM_FUTURE", "a")
+
+
+def test_a_thousand_answers_and_no_more(world: Core) -> None:
+    answers = [world.answer(f"count-{n % 10}", learner_id=f"l-{n % 7}") for n in range(1_001)]
+    error = failure(lambda: world.record(*answers))
+    assert reason(error) == "BATCH_TOO_LARGE"
+    info = detail(error, error_details_pb2.ErrorInfo())
+    assert info is not None
+    assert dict(info.metadata) == {"field": "answers", "size": "1001", "limit": "1000"}
+    assert reason(failure(world.record)) == "INVALID_FIELD"
+    assert world.record(*answers[:1_000]).recorded_count == 1_000
+
+
+class Stream:
+    """An open StreamAnswers."""
+
+    def __init__(self, world: Core) -> None:
+        self._sent: queue.Queue[pb.Answer | None] = queue.Queue()
+        self.call = world.practice.StreamAnswers(self._requests(), metadata=world.metadata, timeout=30)
+
+    def _requests(self) -> Iterator[pb.StreamAnswersRequest]:
+        while (answer := self._sent.get()) is not None:
+            yield pb.StreamAnswersRequest(answer=answer)
+
+    def send(self, *answers: pb.Answer) -> None:
+        for answer in answers:
+            self._sent.put(answer)
+
+    def close(self) -> None:
+        self._sent.put(None)
+
+    def take(self) -> pb.AnswerResult:
+        return next(self.call).result
+
+
+def test_a_stream_is_acknowledged_in_order_after_the_commit(world: Core) -> None:
+    stream = Stream(world)
+    for number in range(5):
+        stream.send(world.answer("count-1"))
+        assert stream.take().status == RECORDED
+        assert world.stats().answers_count == number + 1
+    answers = [world.answer("add-1", learner_id=f"l-{n % 3}") for n in range(300)]
+    answers[17] = world.answer("nothing")
+    stream.send(*answers)
+    stream.close()
+    results = [message.result for message in stream.call]
+    assert [result.answer_id for result in results] == [answer.answer_id for answer in answers]
+    assert [n for n, result in enumerate(results) if result.status != RECORDED] == [17]
+    assert fields_of(results[17].error) == []
+    assert world.stats("l-1").answers_count == 100
+
+
+def test_after_a_broken_stream_everything_can_be_sent_again(world: Core) -> None:
+    answers = [world.answer(f"count-{n}") for n in range(10)]
+    stream = Stream(world)
+    stream.send(*answers[:5])
+    assert {stream.take().status for _ in range(5)} == {RECORDED}
+    stream.call.cancel()
+    stream.close()
+    again = Stream(world)
+    again.send(*answers)
+    again.close()
+    assert [m.result.status for m in again.call] == [DUPLICATE] * 5 + [RECORDED] * 5
+    assert world.stats().answers_count == 10
+
+
+def test_a_stream_with_a_message_that_is_none_ends_with_the_reason(world: Core) -> None:
+    call: Any = world.channel.stream_stream("/genie.v1.PracticeService/StreamAnswers")
+    error = failure(lambda: list(call(iter([b"\xff\xff"]), metadata=world.metadata, timeout=30)))
+    assert reason(error) == "MALFORMED_REQUEST"
+
+
+def test_a_session_is_opened_once(world: Core) -> None:
+    first = start(world, device=resources_pb2.DEVICE_TABLET, available_duration=lasting(900))
+    assert first.start_time.seconds == pytest.approx(time.time(), abs=60)
+    assert not first.HasField("end_time")
+    assert not first.HasField("summary")
+    same = start(world, device=resources_pb2.DEVICE_TABLET, available_duration=lasting(900))
+    assert same == first
+    error = failure(lambda: start(world, device=resources_pb2.DEVICE_PHONE, available_duration=lasting(900)))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED")
+    assert world.stats().answers_count == 0
+
+
+def test_a_session_is_summed_up(world: Core) -> None:
+    start(world)
+    own: dict[str, Any] = {"session_id": "s-1", "duration": lasting(30)}
+    world.record(
+        world.answer("count-1", **own),
+        world.answer("add-1", correct=False, **own),
+        world.answer("add-2", **own),
+        world.answer("multiply-1", duration=lasting(500)),
+    )
+    summary = end(world).summary
+    assert (summary.answers_count, summary.correct_count) == (3, 2)
+    assert summary.accuracy == pytest.approx(2 / 3)
+    assert summary.practice_duration.seconds == 90
+    assert list(summary.practised_concept_ids) == ["count", "add"]
+    assert summary.streak.current_days == 1
+    assert 0.0 < summary.daily_goal.progress <= 1.0
+    world.record(world.answer("count-2", **own))
+    exported = world.learners.ExportLearner(
+        learner_pb.ExportLearnerRequest(learner_id=LEARNER), metadata=world.metadata
+    )
+    assert [m.session.summary.answers_count for m in exported if m.HasField("session")] == [3]
+
+
+def test_a_session_without_answers_has_no_accuracy(world: Core) -> None:
+    start(world)
+    assert not end(world).summary.HasField("accuracy")
+
+
+def test_a_session_ends_once(world: Core) -> None:
+    start(world)
+    ended = end(world, request_id="r")
+    assert end(world, request_id="r") == ended
+    assert reason(failure(lambda: end(world, request_id="r", end_time=at(time.time())))) == (
+        "IDEMPOTENCY_KEY_REUSED"
+    )
+    for more in ({}, {"request_id": "r2"}):
+        error = failure(lambda more=more: end(world, **more))  # type: ignore[misc]
+        assert reason(error) == "SESSION_ALREADY_ENDED"
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_sessions_that_cannot_be_ended(world: Core) -> None:
+    assert reason(failure(lambda: end(world, learner_id="nobody"))) == "LEARNER_NOT_FOUND"
+    start(world)
+    assert reason(failure(lambda: end(world, "s-2"))) == "SESSION_NOT_FOUND"
+    error = failure(lambda: end(world, end_time=at(time.time() - 3600)))
+    bad = detail(error, error_details_pb2.BadRequest())
+    assert bad is not None
+    assert [violation.field for violation in bad.field_violations] == ["end_time"]
+
+
+def test_a_store_that_is_gone_is_told_as_such() -> None:
+    with core(log_level="error") as running:
+        running.chain("count")
+        running.stores.state.close()
+        for call in (
+            lambda: running.record(running.answer("count-1")),
+            lambda: start(running),
+            lambda: running.recommend(),
+        ):
+            error = failure(call)
+            assert (error.code(), reason(error)) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+            assert detail(error, error_details_pb2.RetryInfo()) is not None

@@ -2,7 +2,7 @@
 
 The command runs in a process of its own, pinned to one core, into a new store on disk; its kernels were compiled by a
 first small import, as on any machine that has run Genie before. Afterwards the import is repeated, which must record
-nothing, and every record is rebuilt from the log. Without the data, and without --quick, it says so and measures nothing.
+nothing, and every record is rebuilt from the log. Without the data it measures nothing, and says so.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Wire messages to engine values and back, for what several services share. Checks shapes and ranges, reads no store."""
+"""Wire messages to engine values and back, for what several services share. Checks shapes and ranges, no store."""
 
 import math
 from datetime import date, timedelta

@@ -83,9 +83,15 @@ class LearnerService:
                 write_profile(tx, profile)
                 return pb.CreateLearnerResponse(learner=convert.learner_message(profile))
             told = dataclasses.replace(profile, created_at=held.created_at, updated_at=held.updated_at)
-            if told != held:
+            if told == held:
+                return pb.CreateLearnerResponse(learner=convert.learner_message(held))
+            # Their first answer came before their profile: then there is a record, and nobody has described it yet.
+            bare = LearnerProfile(held.learner_id, created_at=held.created_at, updated_at=held.updated_at)
+            if held != bare:
                 raise errors.LearnerAlreadyExists(learner_id=profile.learner_id)
-            return pb.CreateLearnerResponse(learner=convert.learner_message(held))
+            described = dataclasses.replace(profile, created_at=held.created_at)
+            write_profile(tx, described)
+            return pb.CreateLearnerResponse(learner=convert.learner_message(described))
 
         return self._change(request, call, profile.learner_id, pb.CreateLearnerResponse, reply)
 

@@ -54,6 +54,15 @@ def test_a_first_answer_creates_the_learner(world: World) -> None:
     assert world.stats("u-1").answers_count == 1
 
 
+def test_who_came_with_an_answer_can_still_be_described_once(world: World) -> None:
+    world.answer("u-1", "count", at=NOW - 100)
+    born = world.get("u-1").create_time
+    world.create("u-1", display_name="A", time_zone="Europe/Berlin")
+    assert (world.get("u-1").display_name, world.get("u-1").create_time) == ("A", born)
+    assert world.stats("u-1").answers_count == 1
+    refused(errors.LearnerAlreadyExists, lambda: world.create("u-1", display_name="B"))
+
+
 def test_an_update_changes_what_its_mask_names(world: World) -> None:
     world.create("u-1", display_name="A", labels={"k": "v"}, goal=Goal(concept_id="add"))
     changed = world.update(Learner(learner_id="u-1", display_name="B", labels={"x": "y"}), now=NOW + 5)

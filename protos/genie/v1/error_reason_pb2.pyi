@@ -201,6 +201,48 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Facts: `correlation_id`.
     Example: {"reason": "INTERNAL", "domain": "genie.v1", "metadata": {"correlation_id": "4f9c2a7e51d84a31"}}
     """
+    ERROR_REASON_UNKNOWN_ALGORITHM: _ErrorReason.ValueType  # 28
+    """When: an experiment names algorithms that are no recommendation policies of the server.
+    Code: INVALID_ARGUMENT.
+    Facts: `algorithms`, those unknown, and `known_algorithms`, with commas between.
+    Example: {"reason": "UNKNOWN_ALGORITHM", "domain": "genie.v1", "metadata": {"algorithms":
+    "content_based_v9", "known_algorithms": "content_based_v1, hybrid_v1"}}
+    """
+    ERROR_REASON_UNKNOWN_METRIC: _ErrorReason.ValueType  # 29
+    """When: an experiment names metrics that are neither built in nor defined in the request.
+    Code: INVALID_ARGUMENT.
+    Facts: `metrics`, those unknown, and `known_metrics`, with commas between.
+    Example: {"reason": "UNKNOWN_METRIC", "domain": "genie.v1", "metadata": {"metrics": "smiles",
+    "known_metrics": "accuracy, practice_minutes"}}
+    """
+    ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """When: the tenant has no experiment of this id.
+    Code: NOT_FOUND.
+    Facts: `experiment_id`.
+    Example: {"reason": "EXPERIMENT_NOT_FOUND", "domain": "genie.v1", "metadata": {"experiment_id":
+    "x-3fa85f64c2d1"}}
+    """
+    ERROR_REASON_EXPERIMENT_NAME_TAKEN: _ErrorReason.ValueType  # 31
+    """When: an experiment of this name exists, created by another request.
+    Code: ALREADY_EXISTS.
+    Facts: `name`; `experiment_id`, the one that has it.
+    Example: {"reason": "EXPERIMENT_NAME_TAKEN", "domain": "genie.v1", "metadata": {"name": "Collaborative
+    or not", "experiment_id": "x-3fa85f64c2d1"}}
+    """
+    ERROR_REASON_EXPERIMENT_STATE: _ErrorReason.ValueType  # 32
+    """When: the experiment is not in a state that allows the call.
+    Code: FAILED_PRECONDITION.
+    Facts: `experiment_id`; `state`, where it stands; `needed_state`, where it would have to.
+    Example: {"reason": "EXPERIMENT_STATE", "domain": "genie.v1", "metadata": {"experiment_id":
+    "x-3fa85f64c2d1", "state": "STOPPED", "needed_state": "RUNNING"}}
+    """
+    ERROR_REASON_EXPERIMENT_LAYER_TAKEN: _ErrorReason.ValueType  # 33
+    """When: a running experiment owns part of the stretch of the layer that this one would own.
+    Code: FAILED_PRECONDITION.
+    Facts: `layer`; `experiment_id`, the one that owns it.
+    Example: {"reason": "EXPERIMENT_LAYER_TAKEN", "domain": "genie.v1", "metadata": {"layer": "home",
+    "experiment_id": "x-3fa85f64c2d1"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or one entry of a batch, was refused.
@@ -395,5 +437,47 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 Code: INTERNAL.
 Facts: `correlation_id`.
 Example: {"reason": "INTERNAL", "domain": "genie.v1", "metadata": {"correlation_id": "4f9c2a7e51d84a31"}}
+"""
+ERROR_REASON_UNKNOWN_ALGORITHM: ErrorReason.ValueType  # 28
+"""When: an experiment names algorithms that are no recommendation policies of the server.
+Code: INVALID_ARGUMENT.
+Facts: `algorithms`, those unknown, and `known_algorithms`, with commas between.
+Example: {"reason": "UNKNOWN_ALGORITHM", "domain": "genie.v1", "metadata": {"algorithms":
+"content_based_v9", "known_algorithms": "content_based_v1, hybrid_v1"}}
+"""
+ERROR_REASON_UNKNOWN_METRIC: ErrorReason.ValueType  # 29
+"""When: an experiment names metrics that are neither built in nor defined in the request.
+Code: INVALID_ARGUMENT.
+Facts: `metrics`, those unknown, and `known_metrics`, with commas between.
+Example: {"reason": "UNKNOWN_METRIC", "domain": "genie.v1", "metadata": {"metrics": "smiles",
+"known_metrics": "accuracy, practice_minutes"}}
+"""
+ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 30
+"""When: the tenant has no experiment of this id.
+Code: NOT_FOUND.
+Facts: `experiment_id`.
+Example: {"reason": "EXPERIMENT_NOT_FOUND", "domain": "genie.v1", "metadata": {"experiment_id":
+"x-3fa85f64c2d1"}}
+"""
+ERROR_REASON_EXPERIMENT_NAME_TAKEN: ErrorReason.ValueType  # 31
+"""When: an experiment of this name exists, created by another request.
+Code: ALREADY_EXISTS.
+Facts: `name`; `experiment_id`, the one that has it.
+Example: {"reason": "EXPERIMENT_NAME_TAKEN", "domain": "genie.v1", "metadata": {"name": "Collaborative
+or not", "experiment_id": "x-3fa85f64c2d1"}}
+"""
+ERROR_REASON_EXPERIMENT_STATE: ErrorReason.ValueType  # 32
+"""When: the experiment is not in a state that allows the call.
+Code: FAILED_PRECONDITION.
+Facts: `experiment_id`; `state`, where it stands; `needed_state`, where it would have to.
+Example: {"reason": "EXPERIMENT_STATE", "domain": "genie.v1", "metadata": {"experiment_id":
+"x-3fa85f64c2d1", "state": "STOPPED", "needed_state": "RUNNING"}}
+"""
+ERROR_REASON_EXPERIMENT_LAYER_TAKEN: ErrorReason.ValueType  # 33
+"""When: a running experiment owns part of the stretch of the layer that this one would own.
+Code: FAILED_PRECONDITION.
+Facts: `layer`; `experiment_id`, the one that owns it.
+Example: {"reason": "EXPERIMENT_LAYER_TAKEN", "domain": "genie.v1", "metadata": {"layer": "home",
+"experiment_id": "x-3fa85f64c2d1"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -110,7 +110,8 @@ class LearnerServiceServicer:
     """
 
     def CreateLearner(self, request, context):
-        """Takes in a learner. The original REST interface wrote the path with a slash at its end, which
+        """Takes in a learner, or describes one who came into being with their first answer and has not been described
+        yet. The original REST interface wrote the path with a slash at its end, which
         google.api.http does not allow: a gateway strips it.
 
         Idempotency: by learner id; a repeat with the same profile returns the learner as stored.

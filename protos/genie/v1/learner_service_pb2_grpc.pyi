@@ -39,7 +39,8 @@ class LearnerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LearnerServiceAsyncStub: ...
     CreateLearner: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.CreateLearnerRequest, _learner_service_pb2.CreateLearnerResponse]
-    """Takes in a learner. The original REST interface wrote the path with a slash at its end, which
+    """Takes in a learner, or describes one who came into being with their first answer and has not been described
+    yet. The original REST interface wrote the path with a slash at its end, which
     google.api.http does not allow: a gateway strips it.
 
     Idempotency: by learner id; a repeat with the same profile returns the learner as stored.
@@ -129,7 +130,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLearner: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.CreateLearnerRequest, _learner_service_pb2.CreateLearnerResponse]  # type: ignore[assignment]
-    """Takes in a learner. The original REST interface wrote the path with a slash at its end, which
+    """Takes in a learner, or describes one who came into being with their first answer and has not been described
+    yet. The original REST interface wrote the path with a slash at its end, which
     google.api.http does not allow: a gateway strips it.
 
     Idempotency: by learner id; a repeat with the same profile returns the learner as stored.
@@ -222,7 +224,8 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_service_pb2.CreateLearnerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_service_pb2.CreateLearnerResponse, _abc.Awaitable[_learner_service_pb2.CreateLearnerResponse]]:
-        """Takes in a learner. The original REST interface wrote the path with a slash at its end, which
+        """Takes in a learner, or describes one who came into being with their first answer and has not been described
+        yet. The original REST interface wrote the path with a slash at its end, which
         google.api.http does not allow: a gateway strips it.
 
         Idempotency: by learner id; a repeat with the same profile returns the learner as stored.

@@ -10,6 +10,7 @@ from engine import graph
 from genie.v1 import error_reason_pb2
 from server import errors
 from server.errors import DOMAIN, GenieError, InvalidRequest, Violation, translate
+from server.experiments import errors as experiment_errors
 from store import api as store_api
 
 MOST_STATUS_BYTES = 5_500
@@ -17,6 +18,7 @@ MOST_STATUS_BYTES = 5_500
 
 
 def kinds() -> list[type[GenieError]]:
+    assert experiment_errors.UnknownAlgorithm in GenieError.__subclasses__()
     return sorted(GenieError.__subclasses__(), key=lambda kind: kind.reason)
 
 

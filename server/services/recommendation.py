@@ -1,5 +1,6 @@
 """RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -67,7 +68,7 @@ class RecommendationService:
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant)
         wish = wish_of(request, bundle, policy)
-        kept = self._maker.make(request.learner_id, wish, bundle, call)
+        kept = self._maker.make(request.learner_id, wish, bundle, call, started=call.started)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
         return pb.RecommendResponse(recommendation=slate_message(kept, bundle, level))
 
@@ -97,7 +98,7 @@ class RecommendationService:
                 own.check()
                 seen.add(learner_id)
                 call.check()
-                kept = self._maker.make(learner_id, wish, bundle, call)
+                kept = self._maker.make(learner_id, wish, bundle, call, started=time.monotonic())
                 result.recommendation.CopyFrom(slate_message(kept, bundle, level))
             except errors.GenieError as error:
                 result.error.CopyFrom(error.status())

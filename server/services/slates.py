@@ -92,9 +92,12 @@ class SlateMaker:
                 read_taste(reader),
             )
 
-    def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call) -> Kept:
-        """The slate for one learner: the earlier one when its request is repeated. Raises IdempotencyKeyReused."""
-        name = codec.digest(wish.request_id) if wish.request_id else b""
+    def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call, *, started: float) -> Kept:
+        """The slate for one learner: the earlier one when its request is repeated. Raises IdempotencyKeyReused.
+
+        `started`, on the monotonic clock, is when the time budget began to run.
+        """
+        name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
         recommendation_id = slate_id(learner_id, name)
         if wish.request_id:
             held = find_slate(self.serving, call.tenant, recommendation_id)
@@ -102,7 +105,7 @@ class SlateMaker:
                 if held.request_digest != wish.digest:
                     raise errors.IdempotencyKeyReused(field="request_id", id=wish.request_id)
                 return Kept(held, Slate.from_bytes(held.payload), pb.DEGRADED_REASON_UNSPECIFIED)
-        deadline = call.started + min(self.budget_seconds, call.deadline - call.started)
+        deadline = min(started + self.budget_seconds, call.deadline)
         known = self.read(call.tenant, learner_id, bundle)
         policy, degraded = wish.policy, pb.DEGRADED_REASON_UNSPECIFIED
         if bundle.model_failed:
@@ -129,7 +132,7 @@ class SlateMaker:
             question_ids=tuple(ids[row] for row in slate.items["question"].tolist()),
         )
         if time.monotonic() > deadline:
-            return Kept(record, slate, pb.DEGRADED_REASON_TIME_BUDGET)
+            degraded = pb.DEGRADED_REASON_TIME_BUDGET
         try:
             write_slate(self.serving, call.tenant, record)
         except StoreError:

@@ -1,0 +1,480 @@
+"""RecommendationService through a real port: slates, lists, feedback, explanations."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from engine.policy import BUILT_IN
+from genie.v1 import catalog_service_pb2 as catalog_pb
+from genie.v1 import explanation_pb2, resources_pb2
+from genie.v1 import learner_service_pb2 as learner_pb
+from genie.v1 import recommendation_service_pb2 as pb
+from server.services import slates
+from server.services.recommendation import RecommendationService
+from tests.server.core import LEARNER, Core, core, fields_of, info_of, lasting
+from tests.server.serving import failure, reason
+
+SIMPLE = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+DETAILED = explanation_pb2.EXPLANATION_LEVEL_DETAILED
+TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Core]:
+    with core(log_level="error") as running:
+        yield running
+
+
+@pytest.fixture
+def empty(served: Core, request: pytest.FixtureRequest) -> Core:
+    """A tenant of its own for every test, with nothing in it."""
+    return served.tenant_of(request.node.name)
+
+
+@pytest.fixture
+def world(empty: Core) -> Core:
+    """A tenant of its own for every test, with a catalogue."""
+    empty.chain("count", "add", "multiply", "divide")
+    return empty
+
+
+def ids(slate: pb.Recommendation) -> list[str]:
+    return [item.question_id for item in slate.items]
+
+
+def active(world: Core, **more: Any) -> pb.ListActiveRecommendationsResponse:
+    request = pb.ListActiveRecommendationsRequest(**({"learner_id": LEARNER} | more))
+    return world.recommendations.ListActiveRecommendations(request, metadata=world.metadata)
+
+
+def batch(world: Core, *learner_ids: str, **more: Any) -> list[pb.BatchRecommendResult]:
+    request = pb.BatchRecommendRequest(learner_ids=learner_ids, **more)
+    return list(world.recommendations.BatchRecommend(request, metadata=world.metadata).results)
+
+
+def event(slate: pb.Recommendation, place: int, **more: Any) -> pb.FeedbackEvent:
+    known: dict[str, Any] = {
+        "event_id": "e-1",
+        "learner_id": LEARNER,
+        "recommendation_id": slate.recommendation_id,
+        "question_id": slate.items[place].question_id,
+        "kind": pb.FEEDBACK_KIND_CLICKED,
+    }
+    return pb.FeedbackEvent(**(known | more))
+
+
+def feedback(world: Core, *events: pb.FeedbackEvent) -> pb.RecordFeedbackResponse:
+    request = pb.RecordFeedbackRequest(events=events)
+    return world.recommendations.RecordFeedback(request, metadata=world.metadata)
+
+
+def explain(world: Core, slate: pb.Recommendation, question_id: str = "", level: int = 0) -> Any:
+    request = pb.ExplainRecommendationRequest(
+        recommendation_id=slate.recommendation_id,
+        question_id=question_id,
+        level=explanation_pb2.ExplanationLevel.ValueType(level),
+    )
+    return world.recommendations.ExplainRecommendation(request, metadata=world.metadata)
+
+
+def service_of(world: Core) -> RecommendationService:
+    found = [service for _, service in world.genie._assembly.services]
+    return next(service for service in found if isinstance(service, RecommendationService))
+
+
+def change_maker(monkeypatch: pytest.MonkeyPatch, world: Core, **changes: Any) -> None:
+    """Let the server make its slates otherwise."""
+    service = service_of(world)
+    monkeypatch.setattr(service, "_maker", dataclasses.replace(service._maker, **changes))
+
+
+def test_an_empty_server_has_nothing_to_recommend(empty: Core) -> None:
+    slate = empty.recommend()
+    assert (ids(slate), slate.model_version) == ([], "priors")
+    assert slate.shortfall_reason == pb.SHORTFALL_REASON_EMPTY_CATALOG
+    assert not slate.degraded
+
+
+def test_a_stranger_gets_what_strangers_begin_with(world: Core) -> None:
+    slate = world.recommend("nobody")
+    assert len(slate.items) == 10
+    assert (slate.learner_id, slate.policy, slate.reflected_answers_count) == ("nobody", "hybrid_v1", 0)
+    assert [item.rank for item in slate.items] == list(range(1, 11))
+    assert len(set(ids(slate))) == 10
+    for item in slate.items:
+        assert item.main_reason
+        assert 0.0 < item.predicted_success < 1.0
+        assert 0.0 < item.propensity <= 1.0
+        assert item.sources
+        assert item.concept_ids == [item.question_id.split("-")[0]]
+        assert not item.review
+    error = failure(
+        lambda: world.learners.GetLearner(
+            learner_pb.GetLearnerRequest(learner_id="nobody"), metadata=world.metadata
+        )
+    )
+    assert reason(error) == "LEARNER_NOT_FOUND"
+
+
+def test_an_answer_changes_the_next_slate(world: Core) -> None:
+    before = world.recommend(request_id="a")
+    right = before.items[0].question_id
+    world.record(world.answer(right))
+    after = world.recommend(request_id="b")
+    assert (before.reflected_answers_count, after.reflected_answers_count) == (0, 1)
+    assert right not in ids(after)
+
+
+def test_the_same_request_gets_the_same_slate_even_after_an_answer(world: Core) -> None:
+    first = world.recommend(request_id="r", limit=5)
+    world.record(world.answer(first.items[0].question_id))
+    feedback(world, event(first, 1, kind=pb.FEEDBACK_KIND_DISMISSED))
+    assert world.recommend(request_id="r", limit=5) == first
+    assert world.recommend(request_id="r2", limit=5) != first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"limit": 6},
+        {"policy": "random_v1"},
+        {"objective_concept_id": "add"},
+        {"exclude_question_ids": ["add-1"]},
+        {"context": pb.RecommendationContext(local_hour=3)},
+        {"explanation_level": TECHNICAL},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_the_same_request_id_with_another_body_is_refused(world: Core, other: dict[str, Any]) -> None:
+    world.recommend(request_id="r", limit=5)
+    known: dict[str, Any] = {"request_id": "r", "limit": 5}
+    error = failure(lambda: world.recommend(**(known | other)))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_request_ids_belong_to_a_learner_and_a_method(world: Core) -> None:
+    world.recommend(request_id="r", limit=5)
+    assert world.recommend("grace", request_id="r", limit=6).learner_id == "grace"
+    assert batch(world, LEARNER, request_id="r")[0].HasField("recommendation")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**53 + 1, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("policy", sorted(BUILT_IN))
+def test_any_seed_will_do(world: Core, monkeypatch: pytest.MonkeyPatch, seed: int, policy: str) -> None:
+    monkeypatch.setattr(slates, "seed_of", lambda *_: seed)
+    world.record(world.answer("count-1"))
+    slate = world.recommend(policy=policy, limit=3, explanation_level=TECHNICAL)
+    assert len(slate.items) == 3
+    assert {item.explanation.technical_details.random_seed for item in slate.items} == {seed}
+
+
+def test_request_ids_explore_differently(world: Core) -> None:
+    slates_seen = {tuple(ids(world.recommend(request_id=f"r-{n}", policy="random_v1"))) for n in range(20)}
+    assert len(slates_seen) == 20
+
+
+def test_the_seven_policies(world: Core) -> None:
+    names = {
+        *("hybrid_v1", "content_based_v1", "collaborative_filtering_v2", "spaced_repetition_v1"),
+        *("zone_v1", "popularity_v1", "random_v1"),
+    }
+    assert names == set(BUILT_IN)
+    world.record(*(world.answer(f"count-{n}") for n in range(5)))
+    for name in names:
+        slate = world.recommend(policy=name)
+        assert (slate.policy, len(slate.items), slate.degraded) == (name, 10, False)
+        assert [result.recommendation.policy for result in batch(world, LEARNER, policy=name)] == [name]
+
+
+def test_an_unknown_policy(world: Core) -> None:
+    for call in (lambda: world.recommend(policy="hybrid_v9"), lambda: batch(world, "a", policy="hybrid_v9")):
+        error = failure(call)
+        assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_POLICY")
+
+
+def test_excluded_questions_stay_out(world: Core) -> None:
+    out = [*ids(world.recommend()), "no-such-question"]
+    assert not set(out) & set(ids(world.recommend(exclude_question_ids=out)))
+    everything = [f"{name}-{n}" for name in ("count", "add", "multiply", "divide") for n in range(10)]
+    slate = world.recommend(exclude_question_ids=everything)
+    assert (ids(slate), slate.shortfall_reason) == ([], pb.SHORTFALL_REASON_EXCLUDED)
+
+
+def test_an_objective_is_worked_towards(empty: Core) -> None:
+    empty.chain("count", "add", "multiply")
+    alone = resources_pb2.Concept(concept_id="history")
+    empty.catalog.UpsertConcepts(catalog_pb.UpsertConceptsRequest(concepts=[alone]), metadata=empty.metadata)
+    slate = empty.recommend(objective_concept_id="multiply")
+    sources = {source for item in slate.items for source in item.sources}
+    assert explanation_pb2.CANDIDATE_SOURCE_OBJECTIVE in sources
+    error = failure(lambda: empty.recommend(objective_concept_id="no-such"))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.NOT_FOUND, "CONCEPT_NOT_FOUND")
+    goal = resources_pb2.Goal(concept_id="multiply")
+    empty.create(LEARNER, goal=goal)
+    sources = {source for item in empty.recommend().items for source in item.sources}
+    assert explanation_pb2.CANDIDATE_SOURCE_OBJECTIVE in sources
+
+
+def test_short_slates_say_why(empty: Core) -> None:
+    empty.chain("count", "add", questions=3)
+    slate = empty.recommend(limit=100)
+    assert (len(slate.items), slate.shortfall_reason) == (6, pb.SHORTFALL_REASON_FEW_ELIGIBLE)
+    assert empty.recommend(limit=6).shortfall_reason == pb.SHORTFALL_REASON_UNSPECIFIED
+
+
+def test_what_is_not_open_is_not_recommended(empty: Core) -> None:
+    empty.chain("count", "add", "multiply", hard=True)
+    assert {item.question_id.split("-")[0] for item in empty.recommend(limit=30).items} == {"count"}
+    all_of_count = [f"count-{n}" for n in range(10)]
+    empty.catalog.DeleteQuestions(
+        catalog_pb.DeleteQuestionsRequest(question_ids=all_of_count), metadata=empty.metadata
+    )
+    slate = empty.recommend()
+    assert ids(slate) == []
+    assert slate.shortfall_reason in (
+        pb.SHORTFALL_REASON_PREREQUISITES_MISSING,
+        pb.SHORTFALL_REASON_EXCLUDED,
+    )
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_the_least_and_the_most(empty: Core, limit: int) -> None:
+    empty.chain(*(f"c{n}" for n in range(12)), questions=15)
+    slate = empty.recommend(limit=limit)
+    assert len(slate.items) == limit == len(set(ids(slate)))
+    assert len(active(empty).recommendations[0].items) == limit
+
+
+def test_past_its_time_budget_it_answers_with_what_it_has(
+    world: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_maker(monkeypatch, world, budget_seconds=0.0)
+    slate = world.recommend(request_id="r")
+    assert (slate.degraded, slate.degraded_reason) == (True, pb.DEGRADED_REASON_TIME_BUDGET)
+    assert len(slate.items) == 10
+    assert explain(world, slate).explanation.main_reasons
+    assert ids(world.recommend(request_id="r")) == ids(slate)
+
+
+def test_a_batch_gives_every_learner_the_whole_time_budget(
+    world: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = service_of(world)._maker
+    take_seconds = 0.02
+
+    class Slow:
+        def make(self, *args: Any, **more: Any) -> Any:
+            time.sleep(take_seconds)
+            return dataclasses.replace(maker, budget_seconds=take_seconds * 5).make(*args, **more)
+
+    monkeypatch.setattr(service_of(world), "_maker", Slow())
+    results = batch(world, *(f"l-{n}" for n in range(12)))
+    degraded = sum(result.recommendation.degraded for result in results)
+    assert degraded < 6, "the budget of the first learner was used up by the others"
+
+
+def test_a_slate_that_cannot_be_kept_is_still_given() -> None:
+    with core(log_level="error") as running:
+        running.chain("count")
+        running.recommend()
+        running.stores.serving.close()
+        slate = running.recommend()
+        assert (slate.degraded, slate.degraded_reason) == (True, pb.DEGRADED_REASON_NOT_STORED)
+        assert len(slate.items) == 10
+
+
+def test_a_batch(world: Core) -> None:
+    world.record(world.answer("count-1"))
+    results = batch(world, LEARNER, "grace", "", "grace", "\0", request_id="r", limit=3)
+    assert [result.learner_id for result in results] == [LEARNER, "grace", "", "grace", "\0"]
+    assert [result.WhichOneof("outcome") for result in results] == [
+        *("recommendation", "recommendation", "error", "error", "error")
+    ]
+    assert [len(result.recommendation.items) for result in results[:2]] == [3, 3]
+    assert [result.recommendation.reflected_answers_count for result in results[:2]] == [1, 0]
+    assert [fields_of(result.error) for result in results[2:]] == [[f"learner_ids[{n}]"] for n in (2, 3, 4)]
+    assert not results[0].recommendation.items[0].main_reason
+    again = batch(world, LEARNER, "grace", "", "grace", "\0", request_id="r", limit=3)
+    assert again == results
+    other = batch(world, LEARNER, "linus", request_id="r", limit=3)
+    assert info_of(other[0].error).reason == "IDEMPOTENCY_KEY_REUSED"
+    assert other[1].HasField("recommendation")
+
+
+def test_active_slates_come_newest_first_in_pages(world: Core) -> None:
+    made = [world.recommend(limit=2).recommendation_id for _ in range(5)]
+    first = active(world, page_size=2)
+    second = active(world, page_size=2, page_token=first.next_page_token)
+    third = active(world, page_size=2, page_token=second.next_page_token)
+    pages = [[slate.recommendation_id for slate in page.recommendations] for page in (first, second, third)]
+    assert pages == [[made[4], made[3]], [made[2], made[1]], [made[0]]]
+    assert (third.next_page_token, active(world).next_page_token) == ("", "")
+    assert len(active(world, page_size=1_000_000).recommendations) == 5
+    assert reason(failure(lambda: active(world, page_size=-1))) == "INVALID_FIELD"
+    stolen = active(world, page_size=1).next_page_token
+    refused = failure(lambda: active(world, learner_id="grace", page_token=stolen))
+    assert reason(refused) == "INVALID_PAGE_TOKEN"
+    assert not active(world, learner_id="nobody").recommendations
+
+
+def test_only_what_is_still_open_is_active(world: Core) -> None:
+    slate = world.recommend(limit=4)
+    kinds = [pb.FEEDBACK_KIND_COMPLETED, pb.FEEDBACK_KIND_DISMISSED, pb.FEEDBACK_KIND_STARTED]
+    events = [event(slate, place, kind=kind, event_id=f"e-{place}") for place, kind in enumerate(kinds)]
+    assert feedback(world, *events, event(slate, 2, event_id="e-3")).recorded_count == 4
+    left = active(world).recommendations[0]
+    assert ids(left) == ids(slate)[2:]
+    assert [item.last_feedback_kind for item in left.items] == [pb.FEEDBACK_KIND_STARTED, 0]
+    world.record(world.answer(slate.items[2].question_id, correct=False))
+    assert ids(active(world).recommendations[0]) == ids(slate)[3:]
+    world.record(world.answer(slate.items[3].question_id))
+    assert not active(world).recommendations
+
+
+def test_expired_slates_are_not_active(world: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_maker(monkeypatch, world, keep_seconds=0.0)
+    slate = world.recommend(request_id="r")
+    assert not active(world).recommendations
+    assert explain(world, slate).explanation.main_reasons
+    world.record(world.answer(slate.items[0].question_id))
+    assert world.recommend(request_id="r").reflected_answers_count == 1
+
+
+def test_a_dismissed_question_rests(world: Core) -> None:
+    slate = world.recommend(limit=1)
+    gone = slate.items[0].question_id
+    feedback(world, event(slate, 0, kind=pb.FEEDBACK_KIND_DISMISSED))
+    for number in range(10):
+        assert gone not in ids(world.recommend(request_id=f"r-{number}", limit=20))
+    assert any(gone in ids(world.recommend("grace", request_id=f"r-{n}", limit=40)) for n in range(3))
+
+
+def test_feedback_counts_once(world: Core) -> None:
+    slate = world.recommend()
+    first = feedback(world, event(slate, 0), event(slate, 0), event(slate, 1, event_id="e-2"))
+    assert [result.status for result in first.results] == [
+        pb.FEEDBACK_STATUS_RECORDED,
+        pb.FEEDBACK_STATUS_DUPLICATE,
+        pb.FEEDBACK_STATUS_RECORDED,
+    ]
+    assert (first.recorded_count, first.duplicate_count, first.rejected_count) == (2, 1, 0)
+    assert feedback(world, event(slate, 0)).duplicate_count == 1
+    for other in (
+        event(slate, 1),
+        event(slate, 0, kind=pb.FEEDBACK_KIND_STARTED),
+        event(slate, 0, dwell_duration=lasting(3)),
+    ):
+        refused = feedback(world, other)
+        assert refused.rejected_count == 1
+        assert info_of(refused.results[0].error).reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+def test_feedback_that_belongs_nowhere(world: Core) -> None:
+    slate, others = world.recommend(limit=2), world.recommend("grace", limit=2)
+    outside = next(f"add-{n}" for n in range(10) if f"add-{n}" not in ids(slate))
+    results = feedback(
+        world,
+        event(slate, 0),
+        event(slate, 0, event_id="e-2", recommendation_id="x" * 32),
+        event(others, 0, event_id="e-3"),
+        event(slate, 0, event_id="e-4", question_id=outside),
+        event(slate, 0, event_id="e-5", kind=0),
+    ).results
+    assert results[0].status == pb.FEEDBACK_STATUS_RECORDED
+    assert [info_of(result.error).reason for result in results[1:]] == [
+        *("RECOMMENDATION_NOT_FOUND", "RECOMMENDATION_NOT_FOUND", "QUESTION_NOT_RECOMMENDED", "INVALID_FIELD")
+    ]
+    assert fields_of(results[4].error) == ["events[4].kind"]
+
+
+def check_simple(explanation: Any) -> None:
+    assert explanation.main_reasons
+    assert sum(explanation.feature_importance.values()) == pytest.approx(1.0, abs=1e-6)
+    assert min(explanation.feature_importance.values()) >= 0.0
+    confidence = explanation.confidence_factors
+    for value in (
+        confidence.algorithm_confidence,
+        confidence.data_quality,
+        confidence.personalization_strength,
+    ):
+        assert 0.0 <= value <= 1.0
+
+
+@pytest.mark.parametrize("policy", sorted(BUILT_IN))
+def test_explanations_are_what_was_computed(world: Core, policy: str) -> None:
+    world.record(*(world.answer(f"count-{n}", correct=n % 2 == 0) for n in range(6)))
+    slate = world.recommend(policy=policy, limit=5)
+    for item in slate.items:
+        simple = explain(world, slate, item.question_id).explanation
+        check_simple(simple)
+        assert (simple.level, simple.question_id) == (SIMPLE, item.question_id)
+        assert simple.main_reasons[0] == item.main_reason
+        assert not simple.terms
+        detailed = explain(world, slate, item.question_id, DETAILED).explanation
+        check_simple(detailed)
+        assert detailed.counterfactual
+        contributions = [term.contribution for term in detailed.terms]
+        assert contributions == sorted(contributions, reverse=True)
+        assert sum(contributions) == pytest.approx(item.score, abs=1e-5)
+        for term in detailed.terms:
+            assert term.contribution == pytest.approx(term.value * term.weight, abs=1e-5)
+        assert not detailed.HasField("technical_details")
+        technical = explain(world, slate, item.question_id, TECHNICAL).explanation
+        details = technical.technical_details
+        assert (details.policy, details.model_version) == (policy, "priors")
+        assert details.propensity == item.propensity
+        assert details.score - details.slate_penalty == pytest.approx(item.score, abs=1e-5)
+        assert details.candidates_count <= sum(count.candidates_count for count in details.source_counts)
+        assert technical.terms == detailed.terms
+
+
+def test_an_explanation_stays_when_the_learner_moves_on(world: Core) -> None:
+    slate = world.recommend()
+    before = explain(world, slate, level=TECHNICAL)
+    assert (before.learner_id, before.recommendation_id) == (LEARNER, slate.recommendation_id)
+    assert before.explanation.question_id == slate.items[0].question_id
+    world.record(*(world.answer(f"count-{n}") for n in range(8)))
+    assert explain(world, slate, level=TECHNICAL) == before
+
+
+def test_explanations_in_the_reply_are_those_of_later(world: Core) -> None:
+    slate = world.recommend(limit=3, explanation_level=TECHNICAL)
+    for item in slate.items:
+        assert item.explanation == explain(world, slate, item.question_id, TECHNICAL).explanation
+    bare = world.recommend(limit=3, explanation_level=explanation_pb2.EXPLANATION_LEVEL_NONE)
+    assert {item.main_reason for item in bare.items} == {""}
+
+
+def test_what_cannot_be_explained(world: Core) -> None:
+    slate = world.recommend(limit=1)
+    assert reason(failure(lambda: explain(world, slate, "divide-no"))) == "QUESTION_NOT_RECOMMENDED"
+    assert reason(failure(lambda: explain(world, pb.Recommendation(recommendation_id="x" * 32)))) == (
+        "RECOMMENDATION_NOT_FOUND"
+    )
+    assert reason(failure(lambda: explain(world, slate, level=1))) == "INVALID_FIELD"
+
+
+def test_an_empty_slate_has_nothing_to_explain(empty: Core) -> None:
+    assert reason(failure(lambda: explain(empty, empty.recommend()))) == "QUESTION_NOT_RECOMMENDED"
+
+
+def test_another_tenant_sees_nothing(world: Core) -> None:
+    slate = world.recommend()
+    world.record(world.answer("count-1"))
+    stranger = world.tenant_of("a stranger")
+    assert ids(stranger.recommend()) == []
+    calls: list[Callable[[], object]] = [
+        lambda: explain(stranger, slate),
+        lambda: stranger.stats(),
+    ]
+    assert [reason(failure(call)) for call in calls] == ["RECOMMENDATION_NOT_FOUND", "LEARNER_NOT_FOUND"]
+    refused = feedback(stranger, event(slate, 0)).results[0].error
+    assert info_of(refused).reason == "RECOMMENDATION_NOT_FOUND"
+    assert info_of(stranger.record(stranger.answer("count-1")).results[0].error).reason == (
+        "QUESTION_NOT_FOUND"
+    )
+    assert not [s for s in active(stranger).recommendations if s.items]

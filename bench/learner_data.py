@@ -60,7 +60,9 @@ def load(folder: Path, most_learners: int = 0) -> DataSet:
     offsets, concepts = [0], []
     for entry in read_csv(find(folder, "questions")):
         question_row[entry["question_id"]] = len(question_row)
-        concepts += [concept_row.setdefault(c, len(concept_row)) for c in entry["concept_ids"].split(";") if c]
+        concepts += [
+            concept_row.setdefault(c, len(concept_row)) for c in entry["concept_ids"].split(";") if c
+        ]
         offsets.append(len(concepts))
     learner_row: dict[str, int] = {}
     learner = np.array([learner_row.setdefault(a["learner_id"], len(learner_row)) for a in answers])

@@ -1,4 +1,4 @@
-"""The learner model said slowly: whole histories kept, every sum taken anew. The twin of the kernels in engine.learner."""
+"""The learner model said slowly: whole histories kept, every sum taken anew. Twin of the kernels in engine.learner."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def sigmoid(x: float) -> float:
 
 def recall(days: float, stability: float, w: list[float]) -> float:
     factor = 0.9 ** (-1 / w[20]) - 1
-    return (1 + factor * days / stability) ** -w[20]
+    return float((1 + factor * days / stability) ** -w[20])
 
 
-def review(stability: float, difficulty: float, days: float, grade: int, w: list[float]) -> tuple[float, float]:
+def review(
+    stability: float, difficulty: float, days: float, grade: int, w: list[float]
+) -> tuple[float, float]:
     def first(g: int) -> float:
         return w[4] - math.exp(w[5] * (g - 1)) + 1
 
@@ -152,7 +154,9 @@ class Learner:
                 met.append(a.question)
         return set(met[:RING])
 
-    def features(self, now: float, concepts: list[int], question: int, base: float, evidence: float) -> dict[str, float]:
+    def features(
+        self, now: float, concepts: list[int], question: int, base: float, evidence: float
+    ) -> dict[str, float]:
         """Named features of a question; the mean over its concepts."""
         f = self.global_features(now)
         each = [self.concept_features(c, now) for c in concepts] or [self.concept_features(-1, now)]
@@ -202,7 +206,9 @@ class Learner:
             f["concept_difficulty"] = (memory.difficulty - 5) / 5
         else:
             f |= {"concept_forgotten": 0.0, "concept_stability": 0.0, "concept_difficulty": 0.0}
-        steps = len(self.history) - max((i for i, a in enumerate(self.history) if concept in a.own), default=0)
+        steps = len(self.history) - max(
+            (i for i, a in enumerate(self.history) if concept in a.own), default=0
+        )
         f["concept_new"] = float(not mine)
         f["concept_last"] = (2 * mine[-1].correct - 1) if mine else 0.0
         f["concept_steps"] = math.log1p(steps) if mine else 0.0
@@ -250,8 +256,12 @@ def windows(prefix: str, h: list[Answer], decays: tuple[float, ...], prior: floa
     for d in decays:
         weight = [d ** (len(h) - 1 - i) for i in range(len(h))]
         held = sum(weight) + prior
-        f[f"{prefix}residual_{d}"] = sum(x * (a.correct - sigmoid(a.base)) for x, a in zip(weight, h, strict=True)) / held
-        f[f"{prefix}outcome_{d}"] = sum(x * (2 * a.correct - 1) for x, a in zip(weight, h, strict=True)) / held
+        f[f"{prefix}residual_{d}"] = (
+            sum(x * (a.correct - sigmoid(a.base)) for x, a in zip(weight, h, strict=True)) / held
+        )
+        f[f"{prefix}outcome_{d}"] = (
+            sum(x * (2 * a.correct - 1) for x, a in zip(weight, h, strict=True)) / held
+        )
     return f
 
 
@@ -301,7 +311,11 @@ def pairs_of(learner: Learner, question: int, concepts: list[int]) -> list[int]:
         i = max(i for i, a in enumerate(h) if a.question == question)
         how = 1 + h[i].correct + (2 if i == len(h) - 1 else 0)
     first = [a for a in h if concepts and concepts[0] in a.own]
-    keys = [pair_hash(0, question, how), pair_hash(1, question, pattern(first, 2)), pair_hash(2, question, pattern(h, 2))]
+    keys = [
+        pair_hash(0, question, how),
+        pair_hash(1, question, pattern(first, 2)),
+        pair_hash(2, question, pattern(h, 2)),
+    ]
     if h:
         keys.append(pair_hash(3 + h[-1].correct, question, h[-1].question))
         if h[-1].own:

@@ -165,7 +165,7 @@ def _facts(batch: AnswerBatch) -> AnswerBatch:
     """Return the batch with read-only arrays of the documented types."""
     wanted = (np.uint32, np.uint8, np.float64, np.float32, np.uint8, np.uint32, np.uint8, np.int32, np.uint16)
     types = (*wanted, np.int32, np.uint32, np.float32, np.float32, np.float32)
-    return AnswerBatch(*(read_only(np.ascontiguousarray(a, t)) for a, t in zip(batch, types, strict=True)))
+    return AnswerBatch._make(read_only(np.ascontiguousarray(a, t)) for a, t in zip(batch, types, strict=True))
 
 
 def _run(

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from engine.learner.features import GLOBAL_NAMES
+from engine.learner.model import LearnerModel
 from engine.learner.regression import Design, Objective, Progress, TrainSettings, logits, minimise
 from engine.learner.rows import Rates, Rows, TrainingLog, build_rows, fill_bases
-from engine.learner.model import LearnerModel
 from engine.learner.score import U8
 from engine.types import F4, F8, I4, I8, NO_ROW
 
@@ -56,7 +56,7 @@ def _rows(split: Split) -> tuple[F4, Rows]:
     """Return smoothed base logits from training answers alone, and the rows that hold the counts."""
     log, a = split.log, split.log.answers
     fitted = log.only(split.train)
-    rates = Rates.count(fitted, np.zeros(log.learners, np.int64), 1)
+    rates = Rates.tally(fitted, np.zeros(log.learners, np.int64), 1)
     base, evidence = np.empty(a.size, np.float32), np.empty(a.size, np.float32)
     whole = float(fitted.answers.correct.mean())
     fill_bases(log, np.full(log.learners, -1), rates.question, rates.concept, whole, base, evidence)
@@ -107,7 +107,7 @@ def _counts_of_question(split: Split) -> tuple[F8, F8]:
 
 
 def _earlier(key: I8, at: F8, correct: F8, window: float) -> tuple[F8, F8]:
-    """Return (right, all) earlier entries (n,) of the same key within `window` seconds; entries are in order of time."""
+    """Return (right, all) earlier entries (n,) of the same key in the last `window` seconds; entries in time's order."""
     order = np.lexsort((np.arange(len(key)), key))
     k, t, y = key[order], at[order], correct[order]
     total = np.concatenate(([0.0], np.cumsum(y)))
@@ -147,7 +147,11 @@ def _das3h(split: Split, rows: Rows) -> Columns:
             start += concepts
     index.append(np.full((n, 1), start))
     value.append(np.ones((n, 1)))
-    return np.concatenate(index, axis=1).astype(np.int32), np.concatenate(value, axis=1).astype(np.float32), start + 1
+    return (
+        np.concatenate(index, axis=1).astype(np.int32),
+        np.concatenate(value, axis=1).astype(np.float32),
+        start + 1,
+    )
 
 
 def _regress(split: Split, index: I4, value: F4, size: int, threads: int) -> F8:
@@ -156,7 +160,9 @@ def _regress(split: Split, index: I4, value: F4, size: int, threads: int) -> F8:
 
     def part(keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Design:
         wide = np.zeros((int(keep.sum()), 0), np.float32)
-        return Design(wide, np.ascontiguousarray(index[keep]), np.ascontiguousarray(value[keep]), target[keep])
+        return Design(
+            wide, np.ascontiguousarray(index[keep]), np.ascontiguousarray(value[keep]), target[keep]
+        )
 
     fitted = part(split.train)
     with ThreadPoolExecutor(threads) as pool:
@@ -223,9 +229,9 @@ def _bkt_round(y: F8, starts: I8, lengths: I8, of: I8, theta: F8) -> F8:
     longest = int(lengths.max())
     for t in range(longest):
         live = int(np.searchsorted(-lengths, -t, side="left"))
-        right = y[starts[:live] + t] > 0
-        like1 = np.where(right, 1 - slip[:live], slip[:live])
-        like0 = np.where(right, guess[:live], 1 - guess[:live])
+        won = y[starts[:live] + t] > 0
+        like1 = np.where(won, 1 - slip[:live], slip[:live])
+        like0 = np.where(won, guess[:live], 1 - guess[:live])
         joint = known[:live] * like1
         total = joint + (1 - known[:live]) * like0
         forward.append((live, like1, like0, joint / total, total))

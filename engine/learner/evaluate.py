@@ -6,6 +6,7 @@ fitted to other learners (or, with a split by time, to earlier answers).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,7 +73,7 @@ class Evaluation:
         """Return (answers given so far from, answers tested, AUC) by how many the learner had given."""
         bounds = [*POSITIONS, int(self.position.max(initial=0)) + 1]
         out = []
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in itertools.pairwise(bounds):
             part = (self.position >= low) & (self.position < high)
             if part.any():
                 out.append((low, int(part.sum()), auc(self.target[part], self.predictions[model][part])))

@@ -13,7 +13,6 @@ from engine.learner.state import (
     GLOBAL_WINDOWS,
     LAST_CONCEPTS,
     TIME_SCALES,
-    Records,
 )
 from engine.learner.update import (
     CONCEPT_DECAY,
@@ -162,10 +161,10 @@ def new_concept_features(out: F8) -> None:
 @kernel
 def was_last(header: Record, row: int) -> bool:
     """Whether the last answer exercised concept `row`."""
+    found = False
     for i in range(LAST_CONCEPTS):
-        if header.last_concept[i] == row:
-            return True
-    return False
+        found |= header.last_concept[i] == row
+    return found
 
 
 @kernel

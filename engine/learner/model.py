@@ -13,7 +13,7 @@ import numpy as np
 from engine.jit import kernel
 from engine.learner.features import DENSE_NAMES, N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS
 from engine.learner.memory import DEFAULT_WEIGHTS
-from engine.learner.score import U8, QuestionConcepts, Weights, base_of, read_only
+from engine.learner.score import QuestionConcepts, Weights, base_of, read_only
 from engine.types import F4, F8, U4
 
 FORMAT: Final = 1
@@ -111,7 +111,7 @@ class LearnerModel:
         return float(self.weights.constants[0])
 
     def base_logit(self, question_rows: U4, qc: QuestionConcepts) -> F4:
-        """Return the base logits (n,) of question rows (n,): own success rate, then concepts or difficulty, then all."""
+        """Return the base logits (n,) of question rows (n,): own rate, then concepts or difficulty, then all."""
         out = np.empty(len(question_rows), np.float32)
         _base_logits(np.ascontiguousarray(question_rows, np.uint32), qc, self.weights, out)
         return out

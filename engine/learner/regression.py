@@ -57,7 +57,7 @@ class Design(NamedTuple):
 
     dense: F4
     """(n, N_DENSE), scaled."""
-    index: I4
+    place: I4
     """(n, width) parameter numbers after the dense ones; 0 and value 0 where unused."""
     value: F4
     """(n, width)"""
@@ -110,15 +110,15 @@ def loss_chunk(design: Design, start: int, stop: int, dense: F8, sparse: F8, gra
         z = 0.0
         for j in range(d):
             z += x[j] * dense[j]
-        for j in range(design.index.shape[1]):
-            z += design.value[i, j] * sparse[design.index[i, j]]
+        for j in range(design.place.shape[1]):
+            z += design.value[i, j] * sparse[design.place[i, j]]
         y = design.target[i]
         total += np.log1p(np.exp(-abs(z))) + max(z, 0.0) - y * z
         g = 1.0 / (1.0 + np.exp(-z)) - y
         for j in range(d):
             gradient[j] += g * x[j]
-        for j in range(design.index.shape[1]):
-            gradient[d + design.index[i, j]] += g * design.value[i, j]
+        for j in range(design.place.shape[1]):
+            gradient[d + design.place[i, j]] += g * design.value[i, j]
     return total
 
 
@@ -129,7 +129,7 @@ def lookup_pairs(w: Weights, keys: U8, out: F8) -> None:
         out[i] = find_pair(w, keys[i])
 
 
-def pair_table(keys: U8, weights: F4) -> tuple[U8, F4]:
+def pair_table(keys: U8, weights: F8) -> tuple[U8, F4]:
     """Return the open-addressing table (keys, weights) that `find_pair` probes; at most half full."""
     size = 1 << max(int(np.ceil(np.log2(max(2 * len(keys), 2)))), 1)
     table, values = np.zeros(size, np.uint64), np.zeros(size, np.float32)
@@ -208,10 +208,10 @@ class Objective:
         self.wide = design.dense.shape[1]
         for j in range(self.wide):
             square[j] = np.square(design.dense[:rows, j], dtype=np.float64).sum()
-        np.add.at(square, self.wide + design.index[:rows].ravel(), np.square(design.value[:rows].ravel()))
+        np.add.at(square, self.wide + design.place[:rows].ravel(), np.square(design.value[:rows].ravel()))
         self.scale = 1.0 / np.sqrt(CURVATURE * square + penalty)
 
-    def __call__(self, u: F8) -> tuple[float, F8]:
+    def value_and_slope(self, u: F8) -> tuple[float, F8]:
         """Return (loss, gradient) at scaled parameters u."""
         w = u * self.scale
         dense, sparse = w[: self.wide], w[self.wide :]
@@ -229,15 +229,15 @@ class Objective:
         return total + 0.5 * float(self.penalty @ (w * w)), slope * self.scale
 
 
-class _Stop(Exception):  # noqa: N818  (control flow inside scipy's callback, not an error)
+class _Stop(Exception):
     pass
 
 
 def logits(design: Design, w: F8, start: int = 0) -> F8:
-    """Return the log odds (n−start,) of rows from `start` on under unscaled parameters w."""
+    """Return the log odds (n-start,) of rows from `start` on under unscaled parameters w."""
     wide = design.dense.shape[1]
     z = design.dense[start:].astype(np.float64) @ w[:wide]
-    return z + (w[wide:][design.index[start:]] * design.value[start:]).sum(axis=1)
+    return np.asarray(z + (w[wide:][design.place[start:]] * design.value[start:]).sum(axis=1), np.float64)
 
 
 def minimise(
@@ -268,9 +268,10 @@ def minimise(
                 raise _Stop
 
     try:
-        found = minimize(
-            objective,
-            start / objective.scale,
+        # The stubs know no callback beside jac=True.
+        found = minimize(  # type: ignore[call-overload]
+            objective.value_and_slope,
+            (start / objective.scale).reshape(-1),
             jac=True,
             method="L-BFGS-B",
             callback=each,

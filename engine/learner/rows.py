@@ -54,8 +54,8 @@ class TrainingLog(NamedTuple):
         pairs = ranges(self.answers.offsets[answers].astype(np.int64), pair_sizes)
         batch = self.answers
         offsets = np.concatenate(([0], np.cumsum(pair_sizes))).astype(np.int32)
-        taken = AnswerBatch(
-            *(field[answers] for field in batch[:9]), offsets, *(field[pairs] for field in batch[10:])
+        taken = AnswerBatch._make(
+            [*(x[answers] for x in batch[:9]), offsets, *(x[pairs] for x in batch[10:])]
         )
         return TrainingLog(np.concatenate(([0], np.cumsum(sizes))).astype(np.int64), taken)
 
@@ -65,19 +65,21 @@ class TrainingLog(NamedTuple):
         pairs = np.repeat(keep, np.diff(a.offsets))
         offsets = np.concatenate(([0], np.cumsum(np.diff(a.offsets)[keep]))).astype(np.int32)
         counts = np.bincount(self.learner_of()[keep], minlength=self.learners)
-        batch = AnswerBatch(*(field[keep] for field in a[:9]), offsets, *(field[pairs] for field in a[10:]))
+        batch = AnswerBatch._make([*(x[keep] for x in a[:9]), offsets, *(x[pairs] for x in a[10:])])
         return TrainingLog(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), batch)
 
     def learner(self, number: int) -> AnswerBatch:
         """Return one learner's answers as a batch."""
-        start, stop = self.learner_offsets[number], self.learner_offsets[number + 1]
-        batch = self.answers
-        first, last = batch.offsets[start], batch.offsets[stop]
-        return AnswerBatch(
-            *(field[start:stop] for field in batch[:9]),
-            batch.offsets[start : stop + 1] - first,
-            *(field[first:last] for field in batch[10:]),
-        )
+        return part_of(self.answers, int(self.learner_offsets[number]), int(self.learner_offsets[number + 1]))
+
+
+def part_of(batch: AnswerBatch, start: int, stop: int) -> AnswerBatch:
+    """Return answers start..stop-1 of a batch."""
+    first, last = batch.offsets[start], batch.offsets[stop]
+    offsets = batch.offsets[start : stop + 1] - first
+    return AnswerBatch._make(
+        [*(x[start:stop] for x in batch[:9]), offsets, *(x[first:last] for x in batch[10:])]
+    )
 
 
 def ranges(starts: I8, sizes: I8) -> I8:
@@ -96,7 +98,7 @@ class Rates(NamedTuple):
     """(concepts, folds, 2)"""
 
     @classmethod
-    def count(cls, log: TrainingLog, fold: I8, folds: int) -> Rates:
+    def tally(cls, log: TrainingLog, fold: I8, folds: int) -> Rates:
         """Count `log`'s answers, learner by learner in folds `fold` (learners,)."""
         a = log.answers
         owner = fold[log.learner_of()]

@@ -105,7 +105,7 @@ def concept_rate(w: Weights, concept: int) -> float:
         return overall
     right = w.concept_rate[concept, 0]
     tried = w.concept_rate[concept, 1]
-    return (right + CONCEPT_RATE_STRENGTH * overall) / (tried + CONCEPT_RATE_STRENGTH)
+    return float((right + CONCEPT_RATE_STRENGTH * overall) / (tried + CONCEPT_RATE_STRENGTH))
 
 
 @kernel
@@ -226,8 +226,8 @@ def score_question(
 ) -> float:
     """Log odds of success on one question that exercises concepts `rows` (k,).
 
-    `whole` is the learner's `global_score`, `blank` the `concept_score` of an untouched concept with no row. `ready`, one
-    place a touched concept, keeps concept scores already worked out (NaN where not yet).
+    `whole` is the learner's `global_score`, `blank` the `concept_score` of an untouched concept with no row.
+    `ready`, one place a touched concept, keeps concept scores already worked out (NaN where not yet).
     """  # fmt: skip
     start_level(head, level, spread)
     total = whole

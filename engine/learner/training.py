@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from engine.learner.features import CONCEPT_RATE_STRENGTH, N_DENSE, QUESTION_RATE_STRENGTH
+from engine.learner.features import N_DENSE
 from engine.learner.metrics import auc, log_loss
 from engine.learner.model import LearnerModel
 from engine.learner.regression import (
@@ -52,7 +52,7 @@ def _order(log: TrainingLog, settings: TrainSettings, rng: np.random.Generator) 
     shuffled = rng.permutation(log.learners)
     sizes = np.diff(log.learner_offsets)[shuffled]
     kept = shuffled[np.cumsum(sizes) <= max(settings.most_answers, sizes[0])]
-    held = max(int(round(settings.held_out * len(kept))), 1) if settings.held_out > 0 else 0
+    held = max(round(settings.held_out * len(kept)), 1) if settings.held_out > 0 else 0
     return kept, held
 
 
@@ -118,8 +118,8 @@ def train(
     """Fit a model to `log`, from `previous` on when given; return it with metrics on held-out learners.
 
     Metrics: log_loss and auc of held-out learners before they join the closing steps; the same of the base rate alone
-    (base_log_loss) and the numbers of answers and parameters. The same log and seed give the same model on any number of
-    threads.
+    (base_log_loss) and the numbers of answers and parameters. The same log and seed give the same model on any
+    number of threads.
 
     Raises:
         TooLittleData: fewer than FEWEST_LEARNERS learners or FEWEST_ANSWERS answers.
@@ -135,7 +135,7 @@ def train(
     kept, held = _order(log, settings, rng)
     in_hand = np.setdiff1d(np.arange(log.learners), kept[len(kept) - held :])
     counted = log.take(in_hand)
-    rates = Rates.count(counted, fold[in_hand], settings.folds)
+    rates = Rates.tally(counted, fold[in_hand], settings.folds)
     whole = float(np.clip(counted.answers.correct.mean(), 0.01, 0.99))
     part = log.take(kept)
     part_fold = fold[kept].copy()
@@ -161,7 +161,7 @@ def train(
     target = part.answers.correct.astype(np.float32)
     design = Design(dense, index, value, target)
     del rows
-    held_out = target[n_fit:]
+    held_out = target[n_fit:].astype(np.float64)
 
     def check(w: F8) -> float:
         return log_loss(held_out, 1.0 / (1.0 + np.exp(-logits(design, w, n_fit))))
@@ -192,7 +192,7 @@ def train(
             }
             closing = Objective(design, penalty, len(target), pool)
             w = minimise(closing, w, settings, settings.closing_iterations, None, progress)
-    every = Rates.count(log, fold, settings.folds)
+    every = Rates.tally(log, fold, settings.folds)
     whole = float(np.clip(log.answers.correct.mean(), 0.01, 0.99))
     model = _package(w, layout, scale, every, whole, float(np.median(evidence)), version, previous)
     return LearnerModel(model.weights, model.memory_sets, model.memory_set, version, metrics), metrics

@@ -182,7 +182,7 @@ def update_day(header: Record, day: int, seconds: float) -> None:
         header.last_day = day
     if day > header.last_day - DAYS:
         header.day_answers[slot] = min(header.day_answers[slot] + 1, MOST_U2)
-        header.day_seconds[slot] = min(header.day_seconds[slot] + int(math.floor(seconds + 0.5)), MOST_U2)
+        header.day_seconds[slot] = min(header.day_seconds[slot] + math.floor(seconds + 0.5), MOST_U2)
 
 
 @kernel
@@ -213,7 +213,7 @@ def update_memory(concept: Record, weight: float, at: int, grade: int, w: F8) ->
             concept.stability = moved
             concept.difficulty = concept.difficulty + weight * (difficulty - concept.difficulty)
         if grade > 1 and at > concept.review_at:
-            concept.review_at += int(math.floor(weight * (float(at) - float(concept.review_at))))
+            concept.review_at += math.floor(weight * (float(at) - float(concept.review_at)))
 
 
 @kernel
@@ -314,7 +314,7 @@ def apply_answer(
     taken_s = batch.duration_ms[i] / 1000.0
     if taken_s == 0.0 and header.applied > 0 and 0.0 <= at - header.last_at <= UNTIMED_GAP_S:
         taken_s = at - header.last_at
-    header.practice_ms += int(math.floor(taken_s * 1000.0 + 0.5))
+    header.practice_ms += math.floor(taken_s * 1000.0 + 0.5)
     update_day(header, int(batch.local_day[i]), taken_s)
     update_filters(header, concepts, rows, weights, base, correct)
     for pair in range(rows.shape[0]):
@@ -332,7 +332,8 @@ def apply_answer(
 def settle_mastery(concept: Record, mastery: float, mastery_sd: float, at: int) -> int:
     """Apply the rule of "mastered" to a mastery as logged; return 1 when earned, -1 when lost, 0 when unchanged.
 
-    Earned at mastery ≥ 0.85 with its lower bound ≥ 0.7 over at least 3 own answers; lost below 0.7. NaN changes nothing.
+    Earned at mastery ≥ 0.85 with its lower bound ≥ 0.7 over at least 3 own answers; lost below 0.7.
+    NaN changes nothing.
     """
     if concept.mastered == 0:
         sure = mastery - LOWER_BOUND_Z * mastery_sd >= MASTERED_LOWER_BOUND

@@ -18,7 +18,9 @@ W = [float(w) for w in DEFAULT_WEIGHTS]
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def slow_logit(learner: Learner, model: LearnerModel, question: int, now: float, pairs: dict[int, float]) -> float:
+def slow_logit(
+    learner: Learner, model: LearnerModel, question: int, now: float, pairs: dict[int, float]
+) -> float:
     """Log odds by names and dictionaries."""
     qc, w = catalog(), model.weights
     own = [int(c) for c in qc.concepts[qc.offsets[question] : qc.offsets[question + 1]]]
@@ -49,7 +51,9 @@ def test_prediction_equals_slow_twin(seed: int, n: int, pause: float) -> None:
     qc = catalog()
     questions = np.arange(QUESTIONS, dtype=np.uint32)
     keys = [
-        key for q in range(QUESTIONS) for key in pairs_of(learner, q, [int(c) for c in qc.concepts[qc.offsets[q] : qc.offsets[q + 1]]])
+        key
+        for q in range(QUESTIONS)
+        for key in pairs_of(learner, q, [int(c) for c in qc.concepts[qc.offsets[q] : qc.offsets[q + 1]]])
     ]
     chosen = np.unique(rng.choice(np.array(keys, np.uint64), 30))
     model = random_model(rng, chosen)
@@ -72,7 +76,9 @@ def test_online_equals_offline(seed: int, n: int) -> None:
     whole = batch(answers(rng, n))
     done = absorb(LearnerState.empty(), whole, model)
     log = TrainingLog(np.array([0, n]), whole)
-    evidence = np.array([w.question_rate[q, 1] if q < len(w.question_rate) else 0 for q in whole.question], np.float32)
+    evidence = np.array(
+        [w.question_rate[q, 1] if q < len(w.question_rate) else 0 for q in whole.question], np.float32
+    )
     rows = build_rows(log, whole.base_logit, evidence, model.memory_sets, float(w.constants[2]))
     z = rows.dense @ w.dense + w.global_pattern[rows.patterns]
     z += np.array([w.question_bias[q] if q < len(w.question_bias) else 0.0 for q in whole.question])
@@ -81,7 +87,11 @@ def test_online_equals_offline(seed: int, n: int) -> None:
     own = np.zeros((8, 3))
     own[: len(w.concept)] = w.concept
     each = own[np.where(used, rows.concept, 7)]
-    part = each[..., 0] + (each[..., 1:] * rows.concept_values).sum(axis=2) + w.concept_pattern[rows.concept_patterns]
+    part = (
+        each[..., 0]
+        + (each[..., 1:] * rows.concept_values).sum(axis=2)
+        + w.concept_pattern[rows.concept_patterns]
+    )
     z += (share * part).sum(axis=1)
     table = {int(k): float(v) for k, v in zip(w.pair_key, w.pair_weight, strict=True) if k}
     z += np.array([sum(table.get(int(k), 0.0) for k in keys) for keys in rows.keys])
@@ -139,7 +149,9 @@ def test_base_logit_falls_back_smoothly() -> None:
     assert 1 / (1 + np.exp(-base[0])) == pytest.approx(right / tried, abs=0.12)
     assert base[2] == pytest.approx(0.4, abs=1e-6)
     said = qc._replace(difficulty=np.full(QUESTIONS, 0.9, np.float32))
-    assert model.base_logit(np.array([QUESTIONS - 1], np.uint32), said)[0] == pytest.approx(math.log(0.1 / 0.9), abs=1e-3)
+    assert model.base_logit(np.array([QUESTIONS - 1], np.uint32), said)[0] == pytest.approx(
+        math.log(0.1 / 0.9), abs=1e-3
+    )
 
 
 def test_median_question_of_a_concept() -> None:
@@ -147,7 +159,9 @@ def test_median_question_of_a_concept() -> None:
     model = random_model(np.random.default_rng(1)).with_catalog(qc, CONCEPTS + 1)
     base = model.base_logit(np.arange(QUESTIONS, dtype=np.uint32), qc)
     for concept in range(CONCEPTS):
-        mine = [base[q] for q in range(QUESTIONS) if concept in qc.concepts[qc.offsets[q] : qc.offsets[q + 1]]]
+        mine = [
+            base[q] for q in range(QUESTIONS) if concept in qc.concepts[qc.offsets[q] : qc.offsets[q + 1]]
+        ]
         assert model.weights.concept_median[concept] == pytest.approx(np.median(mine), abs=1e-6)
     assert np.isnan(model.weights.concept_median[CONCEPTS])
 
@@ -159,7 +173,8 @@ def test_model_survives_saving() -> None:
     rng = np.random.default_rng(3)
     history = batch(answers(rng, 30))
     assert np.array_equal(
-        absorb(LearnerState.empty(), history, model).batch.mastery, absorb(LearnerState.empty(), history, again).batch.mastery
+        absorb(LearnerState.empty(), history, model).batch.mastery,
+        absorb(LearnerState.empty(), history, again).batch.mastery,
     )
     assert again.memory_set == 1
     with pytest.raises(IncompatibleModel, match="format"):

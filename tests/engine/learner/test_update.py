@@ -1,6 +1,7 @@
 """The learner's state: kernels against the slow twin, replay against absorbing, and what days and masteries do."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.learner import AnswersOutOfOrder, LearnerModel, LearnerState, absorb, replay
 from engine.learner.memory import DEFAULT_WEIGHTS
+from engine.learner.rows import part_of as part
 from engine.learner.update import MOST_FREEZES
-from tests.engine.learner.world import START, answers, batch, part, random_model
+from tests.engine.learner.world import START, answers, batch, random_model
 from tests.naive_learner import Answer, Learner, pattern
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -63,7 +65,7 @@ def test_replay_is_bit_for_bit(seed: int, n: int, data: st.DataObject) -> None:
     cuts = [0, *sorted(data.draw(st.sets(st.integers(1, n), max_size=5)) - {n}), n]
     state = LearnerState.empty()
     logged = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         done = absorb(state, part(whole, start, stop), model)
         state = done.state
         logged.append(done.batch)
@@ -91,7 +93,9 @@ def test_absorb_leaves_its_input_alone_and_refuses_the_past() -> None:
 
 
 def on_day(day: int, correct: int = 1, minutes: float = 1.0) -> Answer:
-    return Answer(day, correct, day * 86400.0 + 43200.0, 0.0, 3 if correct else 1, [(0, 1.0)], day, minutes * 60)
+    return Answer(
+        day, correct, day * 86400.0 + 43200.0, 0.0, 3 if correct else 1, [(0, 1.0)], day, minutes * 60
+    )
 
 
 def test_streak_survives_what_freezes_cover() -> None:
@@ -100,7 +104,9 @@ def test_streak_survives_what_freezes_cover() -> None:
     assert list(done.streak) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 1]
     assert list(done.milestone) == [0, 0, 3, 0, 0, 0, 7, 0, 0, 0]
     assert done.state.header["longest_streak"][0] == 9
-    week = absorb(LearnerState.empty(), batch([on_day(d) for d in range(100, 121)]), LearnerModel.priors()).state
+    week = absorb(
+        LearnerState.empty(), batch([on_day(d) for d in range(100, 121)]), LearnerModel.priors()
+    ).state
     assert week.header["freezes"][0] == MOST_FREEZES
     assert week.streak_on(120) == (21, 2)
     assert week.streak_on(121) == (21, 2)

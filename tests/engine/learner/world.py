@@ -57,16 +57,6 @@ def batch(history: list[Answer]) -> AnswerBatch:
     )
 
 
-def part(whole: AnswerBatch, start: int, stop: int) -> AnswerBatch:
-    """Return answers start..stop-1 of a batch."""
-    first, last = whole.offsets[start], whole.offsets[stop]
-    return AnswerBatch(
-        *(field[start:stop] for field in whole[:9]),
-        whole.offsets[start : stop + 1] - first,
-        *(field[first:last] for field in whole[10:]),
-    )
-
-
 def catalog(questions: int = QUESTIONS) -> QuestionConcepts:
     """Return the concepts of `answers`' questions."""
     own = [[q % CONCEPTS] + ([(q + 3) % CONCEPTS] if q % 4 == 0 else []) for q in range(questions)]
@@ -89,8 +79,12 @@ def random_model(rng: np.random.Generator, keys: U8 | None = None) -> LearnerMod
             "global_pattern": rng.normal(0, 0.2, N_GLOBAL_PATTERNS).astype(np.float32),
             "pair_key": table,
             "pair_weight": values,
-            "question_rate": np.stack([rng.integers(0, 9, 40), rng.integers(9, 30, 40)], 1).astype(np.float32),
-            "concept_rate": np.stack([rng.integers(0, 90, 5), rng.integers(90, 300, 5)], 1).astype(np.float32),
+            "question_rate": np.stack([rng.integers(0, 9, 40), rng.integers(9, 30, 40)], 1).astype(
+                np.float32
+            ),
+            "concept_rate": np.stack([rng.integers(0, 90, 5), rng.integers(90, 300, 5)], 1).astype(
+                np.float32
+            ),
         },
         memory_sets=DEFAULT_WEIGHTS.reshape(1, -1).copy(),
     )

@@ -55,13 +55,12 @@ def report_recommendation(sizes: list[int], learners: int, repeats: int, seed: i
     worlds = [serving(CONCEPTS, size, seed) for size in sizes]
     states = [[learner(world, seed + i) for i in range(learners)] for world in worlds]
 
-    def all_of(world: Serving, those: list[LearnerState]) -> Callable[[], object]:
-        return lambda: [
-            recommend(RecommendQuery(seed=i), s, world, POLICY, now=NOW) for i, s in enumerate(those)
-        ]
+    def one(world: Serving, state: LearnerState) -> Callable[[], object]:
+        return lambda: recommend(RecommendQuery(seed=1), state, world, POLICY, now=NOW)
 
-    times = round_robin([all_of(w, s) for w, s in zip(worlds, states, strict=True)], repeats)
-    by_size = {size: total / learners for size, total in zip(sizes, times, strict=True)}
+    work = [one(world, state) for world, those in zip(worlds, states, strict=True) for state in those]
+    times = np.array(round_robin(work, repeats)).reshape(len(sizes), learners)
+    by_size = dict(zip(sizes, times.mean(axis=1).tolist(), strict=True))
     for size, microseconds in by_size.items():
         emit(
             BENCH,

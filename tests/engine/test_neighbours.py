@@ -1,5 +1,6 @@
 """Nearest vectors: exact where small, close to exact where not, the same after a round trip."""
 
+import faiss
 import numpy as np
 import pytest
 
@@ -68,10 +69,20 @@ def test_an_empty_index_finds_nothing() -> None:
 
 def test_missing_neighbours_are_marked() -> None:
     held = np.repeat(np.eye(10, dtype=np.float32), 4, axis=0)
-    index = build_index(held, queries=held, exact_below=1, lists=40)
-    rows, products = index.search(np.eye(10, dtype=np.float32)[:1], 40)
-    assert (rows == NO_ROW).any()
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(10), 10, 10, faiss.METRIC_INNER_PRODUCT)
+    lists.cp.min_points_per_centroid = 1
+    lists.train(held)
+    lists.add(held)
+    index = NeighbourIndex(lists, np.arange(40, dtype=np.uint32), "ivf", 1, 0.5)
+    rows, products = index.search(held[:1], 40)
+    assert 0 < (rows != NO_ROW).sum() < 40
     assert np.isneginf(products[rows == NO_ROW]).all()
+    assert index.nearest(held[0], 40).tolist() == rows[rows != NO_ROW].tolist()
+
+
+def test_an_index_that_would_read_most_of_its_lists_is_exact() -> None:
+    scattered = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    assert build_index(scattered, exact_below=100).kind == "exact"
 
 
 def test_other_bytes_are_refused() -> None:

@@ -1,8 +1,8 @@
-"""RecommendationService through a real port: slates, lists, feedback, explanations."""
+"""RecommendationService through a real port: slates, alone and in batches, and lists of them."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,11 +15,10 @@ from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
 from server.services import slates
 from server.services.recommendation import RecommendationService
-from tests.server.core import LEARNER, Core, core, fields_of, info_of, lasting
+from tests.server.core import LEARNER, Core, core, fields_of, info_of
 from tests.server.serving import failure, reason
+from tests.server.slate_calls import active, batch, event, explain, feedback, ids
 
-SIMPLE = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-DETAILED = explanation_pb2.EXPLANATION_LEVEL_DETAILED
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
 
 
@@ -40,45 +39,6 @@ def world(empty: Core) -> Core:
     """A tenant of its own for every test, with a catalogue."""
     empty.chain("count", "add", "multiply", "divide")
     return empty
-
-
-def ids(slate: pb.Recommendation) -> list[str]:
-    return [item.question_id for item in slate.items]
-
-
-def active(world: Core, **more: Any) -> pb.ListActiveRecommendationsResponse:
-    request = pb.ListActiveRecommendationsRequest(**({"learner_id": LEARNER} | more))
-    return world.recommendations.ListActiveRecommendations(request, metadata=world.metadata)
-
-
-def batch(world: Core, *learner_ids: str, **more: Any) -> list[pb.BatchRecommendResult]:
-    request = pb.BatchRecommendRequest(learner_ids=learner_ids, **more)
-    return list(world.recommendations.BatchRecommend(request, metadata=world.metadata).results)
-
-
-def event(slate: pb.Recommendation, place: int, **more: Any) -> pb.FeedbackEvent:
-    known: dict[str, Any] = {
-        "event_id": "e-1",
-        "learner_id": LEARNER,
-        "recommendation_id": slate.recommendation_id,
-        "question_id": slate.items[place].question_id,
-        "kind": pb.FEEDBACK_KIND_CLICKED,
-    }
-    return pb.FeedbackEvent(**(known | more))
-
-
-def feedback(world: Core, *events: pb.FeedbackEvent) -> pb.RecordFeedbackResponse:
-    request = pb.RecordFeedbackRequest(events=events)
-    return world.recommendations.RecordFeedback(request, metadata=world.metadata)
-
-
-def explain(world: Core, slate: pb.Recommendation, question_id: str = "", level: int = 0) -> Any:
-    request = pb.ExplainRecommendationRequest(
-        recommendation_id=slate.recommendation_id,
-        question_id=question_id,
-        level=explanation_pb2.ExplanationLevel.ValueType(level),
-    )
-    return world.recommendations.ExplainRecommendation(request, metadata=world.metadata)
 
 
 def service_of(world: Core) -> RecommendationService:
@@ -342,139 +302,3 @@ def test_expired_slates_are_not_active(world: Core, monkeypatch: pytest.MonkeyPa
     assert explain(world, slate).explanation.main_reasons
     world.record(world.answer(slate.items[0].question_id))
     assert world.recommend(request_id="r").reflected_answers_count == 1
-
-
-def test_a_dismissed_question_rests(world: Core) -> None:
-    slate = world.recommend(limit=1)
-    gone = slate.items[0].question_id
-    feedback(world, event(slate, 0, kind=pb.FEEDBACK_KIND_DISMISSED))
-    for number in range(10):
-        assert gone not in ids(world.recommend(request_id=f"r-{number}", limit=20))
-    assert any(gone in ids(world.recommend("grace", request_id=f"r-{n}", limit=40)) for n in range(3))
-
-
-def test_feedback_counts_once(world: Core) -> None:
-    slate = world.recommend()
-    first = feedback(world, event(slate, 0), event(slate, 0), event(slate, 1, event_id="e-2"))
-    assert [result.status for result in first.results] == [
-        pb.FEEDBACK_STATUS_RECORDED,
-        pb.FEEDBACK_STATUS_DUPLICATE,
-        pb.FEEDBACK_STATUS_RECORDED,
-    ]
-    assert (first.recorded_count, first.duplicate_count, first.rejected_count) == (2, 1, 0)
-    assert feedback(world, event(slate, 0)).duplicate_count == 1
-    for other in (
-        event(slate, 1),
-        event(slate, 0, kind=pb.FEEDBACK_KIND_STARTED),
-        event(slate, 0, dwell_duration=lasting(3)),
-    ):
-        refused = feedback(world, other)
-        assert refused.rejected_count == 1
-        assert info_of(refused.results[0].error).reason == "IDEMPOTENCY_KEY_REUSED"
-
-
-def test_feedback_that_belongs_nowhere(world: Core) -> None:
-    slate, others = world.recommend(limit=2), world.recommend("grace", limit=2)
-    outside = next(f"add-{n}" for n in range(10) if f"add-{n}" not in ids(slate))
-    results = feedback(
-        world,
-        event(slate, 0),
-        event(slate, 0, event_id="e-2", recommendation_id="x" * 32),
-        event(others, 0, event_id="e-3"),
-        event(slate, 0, event_id="e-4", question_id=outside),
-        event(slate, 0, event_id="e-5", kind=0),
-    ).results
-    assert results[0].status == pb.FEEDBACK_STATUS_RECORDED
-    assert [info_of(result.error).reason for result in results[1:]] == [
-        *("RECOMMENDATION_NOT_FOUND", "RECOMMENDATION_NOT_FOUND", "QUESTION_NOT_RECOMMENDED", "INVALID_FIELD")
-    ]
-    assert fields_of(results[4].error) == ["events[4].kind"]
-
-
-def check_simple(explanation: Any) -> None:
-    assert explanation.main_reasons
-    assert sum(explanation.feature_importance.values()) == pytest.approx(1.0, abs=1e-6)
-    assert min(explanation.feature_importance.values()) >= 0.0
-    confidence = explanation.confidence_factors
-    for value in (
-        confidence.algorithm_confidence,
-        confidence.data_quality,
-        confidence.personalization_strength,
-    ):
-        assert 0.0 <= value <= 1.0
-
-
-@pytest.mark.parametrize("policy", sorted(BUILT_IN))
-def test_explanations_are_what_was_computed(world: Core, policy: str) -> None:
-    world.record(*(world.answer(f"count-{n}", correct=n % 2 == 0) for n in range(6)))
-    slate = world.recommend(policy=policy, limit=5)
-    for item in slate.items:
-        simple = explain(world, slate, item.question_id).explanation
-        check_simple(simple)
-        assert (simple.level, simple.question_id) == (SIMPLE, item.question_id)
-        assert simple.main_reasons[0] == item.main_reason
-        assert not simple.terms
-        detailed = explain(world, slate, item.question_id, DETAILED).explanation
-        check_simple(detailed)
-        assert detailed.counterfactual
-        contributions = [term.contribution for term in detailed.terms]
-        assert contributions == sorted(contributions, reverse=True)
-        assert sum(contributions) == pytest.approx(item.score, abs=1e-5)
-        for term in detailed.terms:
-            assert term.contribution == pytest.approx(term.value * term.weight, abs=1e-5)
-        assert not detailed.HasField("technical_details")
-        technical = explain(world, slate, item.question_id, TECHNICAL).explanation
-        details = technical.technical_details
-        assert (details.policy, details.model_version) == (policy, "priors")
-        assert details.propensity == item.propensity
-        assert details.score - details.slate_penalty == pytest.approx(item.score, abs=1e-5)
-        assert details.candidates_count <= sum(count.candidates_count for count in details.source_counts)
-        assert technical.terms == detailed.terms
-
-
-def test_an_explanation_stays_when_the_learner_moves_on(world: Core) -> None:
-    slate = world.recommend()
-    before = explain(world, slate, level=TECHNICAL)
-    assert (before.learner_id, before.recommendation_id) == (LEARNER, slate.recommendation_id)
-    assert before.explanation.question_id == slate.items[0].question_id
-    world.record(*(world.answer(f"count-{n}") for n in range(8)))
-    assert explain(world, slate, level=TECHNICAL) == before
-
-
-def test_explanations_in_the_reply_are_those_of_later(world: Core) -> None:
-    slate = world.recommend(limit=3, explanation_level=TECHNICAL)
-    for item in slate.items:
-        assert item.explanation == explain(world, slate, item.question_id, TECHNICAL).explanation
-    bare = world.recommend(limit=3, explanation_level=explanation_pb2.EXPLANATION_LEVEL_NONE)
-    assert {item.main_reason for item in bare.items} == {""}
-
-
-def test_what_cannot_be_explained(world: Core) -> None:
-    slate = world.recommend(limit=1)
-    assert reason(failure(lambda: explain(world, slate, "divide-no"))) == "QUESTION_NOT_RECOMMENDED"
-    assert reason(failure(lambda: explain(world, pb.Recommendation(recommendation_id="x" * 32)))) == (
-        "RECOMMENDATION_NOT_FOUND"
-    )
-    assert reason(failure(lambda: explain(world, slate, level=1))) == "INVALID_FIELD"
-
-
-def test_an_empty_slate_has_nothing_to_explain(empty: Core) -> None:
-    assert reason(failure(lambda: explain(empty, empty.recommend()))) == "QUESTION_NOT_RECOMMENDED"
-
-
-def test_another_tenant_sees_nothing(world: Core) -> None:
-    slate = world.recommend()
-    world.record(world.answer("count-1"))
-    stranger = world.tenant_of("a stranger")
-    assert ids(stranger.recommend()) == []
-    calls: list[Callable[[], object]] = [
-        lambda: explain(stranger, slate),
-        lambda: stranger.stats(),
-    ]
-    assert [reason(failure(call)) for call in calls] == ["RECOMMENDATION_NOT_FOUND", "LEARNER_NOT_FOUND"]
-    refused = feedback(stranger, event(slate, 0)).results[0].error
-    assert info_of(refused).reason == "RECOMMENDATION_NOT_FOUND"
-    assert info_of(stranger.record(stranger.answer("count-1")).results[0].error).reason == (
-        "QUESTION_NOT_FOUND"
-    )
-    assert not [s for s in active(stranger).recommendations if s.items]

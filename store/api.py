@@ -58,6 +58,15 @@ class Table(Enum):
     SLATE = b"\x40"
     SLATE_ID = b"\x41"
     SLATE_OWNER = b"\x42"
+    MET_EXPERIMENT = b"\x43"
+    EXPERIMENT = b"\x60"
+    EXPERIMENT_REPORT = b"\x61"
+    EXPERIMENT_LEARNER = b"\x62"
+    EXPERIMENT_DUE = b"\x63"
+    EXPERIMENT_CELL = b"\x64"
+    EXPERIMENT_COUNTS = b"\x65"
+    EXPERIMENT_LOOK = b"\x66"
+    EXPERIMENT_HISTORY = b"\x67"
 
 
 class StoreError(Exception):

@@ -1,0 +1,360 @@
+"""From reports to exact moments: each report counts once, in any order. Decides and estimates nothing.
+
+All reports of a learner are kept: an exposure that comes to light late moves the learner's windows, and then
+what counts is worked out anew. What a learner contributes is the sum of whole numbers (fixed point), so that
+neither the order nor the batching of reports leaves a trace.
+
+EXPERIMENT_REPORT   learner digest, report digest -> report
+EXPERIMENT_LEARNER  learner digest                -> who the learner is to the experiment, sums a metric
+EXPERIMENT_DUE      when (u64), metric (u16), learner digest -> nothing: a window that has yet to pass
+EXPERIMENT_CELL     phase (u16), metric (u16), arm (u8)      -> moments
+EXPERIMENT_COUNTS   phase (u16)                   -> learners assigned and exposed, by arm
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from itertools import islice
+from typing import Final
+
+from engine.experiments.assignment import Assigner
+from engine.experiments.moments import EMPTY, FRACTION_BITS, LARGEST, SUM_BYTES, Moments, Observation
+from engine.experiments.plan import Kind, PhaseSnapshot
+from store.api import Reader, Table, Transaction
+from store.codec import DIGEST_BYTES, RecordCodec, Versioned, digest
+from store.experiments import DRAFT, ExperimentRecord, MetricRecord
+
+MOST_VALUE = 1e6
+"""Largest size of a reported value: a learner's sum then stays far below what moments take."""
+SETTLED_A_TURN = 1_000
+
+_LEARNER_SUM_BYTES = 20
+_NEVER = math.inf
+
+
+class ReportOutcome(IntEnum):
+    """What became of a report."""
+
+    RECORDED = 1
+    DUPLICATE = 2
+    IGNORED = 3
+    REUSED = 4
+    MISPLACED = 5
+    """An exposure to an arm or phase that is not the learner's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRecord:
+    """A report about a learner: an exposure when `source` is empty, else a value of that source."""
+
+    report_id: str
+    at: float
+    source: str = ""
+    value: float = 0.0
+    denominator: float = 0.0
+    arm: int = 0
+    phase: int = 0
+    assigned_only: bool = False
+    covariates: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerRecord:
+    """Who a learner is to an experiment. `met` and `exposed` are (time, phase, report id), the earliest."""
+
+    arm: int = 0
+    met: tuple[float, int, str] | None = None
+    exposed: tuple[float, int, str] | None = None
+    covariates: dict[str, float] = field(default_factory=dict)
+    sums: bytes = b""
+    """A metric: value and denominator, signed, in fixed point."""
+    counted: int = 0
+    """Bit a metric that waits for its window: whether the learner counts already."""
+
+    def cell_phase(self) -> int:
+        """The phase the learner counts in."""
+        first = self.exposed or self.met
+        return 0 if first is None else first[1]
+
+
+_REPORT: Final = RecordCodec(ReportRecord)
+_LEARNER: Final = RecordCodec(LearnerRecord)
+_CELL: Final = Versioned("experiment moments", 1)
+
+
+def record_reports(
+    tx: Transaction,
+    experiment: ExperimentRecord,
+    learner_id: str,
+    reports: Sequence[ReportRecord],
+    assigner: Assigner,
+) -> list[ReportOutcome]:
+    """Take in reports about one learner; `assigner` is `place_everyone(experiment)`."""
+    places = {assigner.index_of(learner_id, phase=phase) for phase in range(len(experiment.phases))}
+    outcomes, fresh = [], []
+    owner = digest(learner_id)
+    seen: dict[bytes, bytes] = {}
+    for report in reports:
+        outcome = _relevance(experiment, report, learner_id, places, assigner)
+        if outcome is ReportOutcome.RECORDED:
+            key, value = owner + digest(report.report_id), _REPORT.encode(report)
+            held = seen.get(key) or tx.get(Table.EXPERIMENT_REPORT, key)
+            if held is None:
+                seen[key] = value
+                tx.put(Table.EXPERIMENT_REPORT, key, value)
+                fresh.append(report)
+            else:
+                outcome = ReportOutcome.DUPLICATE if held == value else ReportOutcome.REUSED
+        outcomes.append(outcome)
+    if fresh:
+        held_learner = tx.get(Table.EXPERIMENT_LEARNER, owner)
+        before = LearnerRecord() if held_learner is None else _LEARNER.decode(held_learner)
+        after = _with_reports(tx, experiment, owner, before, fresh)
+        if after != before:
+            tx.put(Table.EXPERIMENT_LEARNER, owner, _LEARNER.encode(after))
+            _move(tx, experiment, owner, before, after)
+    return outcomes
+
+
+def place_everyone(experiment: ExperimentRecord) -> Assigner:
+    """Who belongs to which arm, once the ramp lets everybody in and whatever has become of the experiment."""
+    return Assigner(replace(experiment.assignment(), rolled_back=False), now_s=_NEVER)
+
+
+def due(reader: Reader, now: float) -> bool:
+    """Whether windows have passed that `settle` has yet to count."""
+    return any(True for _ in islice(reader.scan(Table.EXPERIMENT_DUE, stop=_due_key(now, 0, b"")), 1))
+
+
+def settle(tx: Transaction, experiment: ExperimentRecord, now: float) -> int:
+    """Count learners whose windows have passed, some at a time; how many were counted."""
+    entries = list(islice(tx.scan(Table.EXPERIMENT_DUE, stop=_due_key(now, 0, b"")), SETTLED_A_TURN))
+    for key, _ in entries:
+        tx.delete(Table.EXPERIMENT_DUE, key)
+        metric, owner = int.from_bytes(key[8:10], "big"), key[10:]
+        value = tx.get(Table.EXPERIMENT_LEARNER, owner)
+        if value is None:
+            continue
+        before = _LEARNER.decode(value)
+        after = replace(before, counted=before.counted | 1 << metric)
+        tx.put(Table.EXPERIMENT_LEARNER, owner, _LEARNER.encode(after))
+        _move(tx, experiment, owner, before, after)
+    return len(entries)
+
+
+def phase_of(reader: Reader, learner_id: str) -> int | None:
+    """The phase in which the learner was first exposed; None when that has not happened."""
+    value = reader.get(Table.EXPERIMENT_LEARNER, digest(learner_id))
+    exposed = None if value is None else _LEARNER.decode(value).exposed
+    return None if exposed is None else exposed[1]
+
+
+def snapshots(reader: Reader, experiment: ExperimentRecord) -> list[PhaseSnapshot]:
+    """What each phase has seen."""
+    arms = len(experiment.arms)
+    cells: dict[tuple[int, int], list[Moments]] = {}
+    for key, value in reader.scan(Table.EXPERIMENT_CELL):
+        phase, metric, arm = int.from_bytes(key[:2], "big"), int.from_bytes(key[2:4], "big"), key[4]
+        cells.setdefault((phase, metric), [EMPTY] * arms)[arm] = _decode_moments(value)
+    found = []
+    for number, phase_record in enumerate(experiment.phases):
+        assigned, exposed = _decode_counts(reader.get(Table.EXPERIMENT_COUNTS, _phase_key(number)), arms)
+        moments = {
+            metric.name: cells[number, place]
+            for place, metric in enumerate(experiment.metrics)
+            if (number, place) in cells
+        }
+        found.append(
+            PhaseSnapshot(weights=phase_record.weights, exposed=exposed, assigned=assigned, moments=moments)
+        )
+    return found
+
+
+def _relevance(
+    experiment: ExperimentRecord,
+    report: ReportRecord,
+    learner_id: str,
+    places: set[int],
+    assigner: Assigner,
+) -> ReportOutcome:
+    """RECORDED for what is to be kept, else why not."""
+    ended = experiment.ended_at or _NEVER
+    if experiment.state == DRAFT or not experiment.started_at <= report.at <= ended or places == {-1}:
+        return ReportOutcome.IGNORED
+    if not report.source:
+        known = 0 <= report.phase < len(experiment.phases) and report.arm >= 0
+        if not known or assigner.index_of(learner_id, phase=report.phase) != report.arm:
+            return ReportOutcome.MISPLACED
+    elif not any(metric.source == report.source for metric in experiment.metrics):
+        return ReportOutcome.IGNORED
+    return ReportOutcome.RECORDED
+
+
+def _with_reports(
+    tx: Transaction,
+    experiment: ExperimentRecord,
+    owner: bytes,
+    before: LearnerRecord,
+    fresh: Sequence[ReportRecord],
+) -> LearnerRecord:
+    """The learner after new reports; worked out from all of them when the windows have moved."""
+    after = before
+    for report in fresh:
+        if report.source:
+            continue
+        place = (report.at, report.phase, report.report_id)
+        if after.met is None or place < after.met:
+            after = replace(after, met=place, arm=after.arm if after.exposed else report.arm)
+        if not report.assigned_only and (after.exposed is None or place < after.exposed):
+            after = replace(after, exposed=place, arm=report.arm, covariates=report.covariates)
+    exposed = after.exposed
+    if exposed is None:
+        return after
+    counting: Sequence[ReportRecord] = fresh
+    if exposed != before.exposed:
+        held = tx.scan(Table.EXPERIMENT_REPORT, start=owner, stop=owner + b"\xff" * (DIGEST_BYTES + 1))
+        counting = [_REPORT.decode(value) for _, value in held]
+        after = replace(after, sums=b"")
+    return replace(after, sums=_added(experiment, after.sums, counting, exposed[0]))
+
+
+def _added(
+    experiment: ExperimentRecord, sums: bytes, reports: Sequence[ReportRecord], exposed_at: float
+) -> bytes:
+    """The sums with reports that fall into the metrics' windows."""
+    found = _decode_sums(sums, len(experiment.metrics))
+    for report in reports:
+        for place, metric in enumerate(experiment.metrics):
+            if report.source == metric.source and _inside(metric, report.at - exposed_at):
+                value, denominator = found[place]
+                found[place] = (value + _fixed(report.value), denominator + _fixed(report.denominator))
+    return _encode_sums(found)
+
+
+def _inside(metric: MetricRecord, after_exposure: float) -> bool:
+    start = metric.window_start_s
+    return start <= after_exposure < start + metric.window_s
+
+
+def _move(
+    tx: Transaction, experiment: ExperimentRecord, owner: bytes, before: LearnerRecord, after: LearnerRecord
+) -> None:
+    """Take what the learner counted out of the moments and counts, and put in what counts now."""
+    _move_counts(tx, experiment, before, after)
+    old_sums = _decode_sums(before.sums, len(experiment.metrics))
+    new_sums = _decode_sums(after.sums, len(experiment.metrics))
+    old_cell, new_cell = (before.cell_phase(), before.arm), (after.cell_phase(), after.arm)
+    for place, metric in enumerate(experiment.metrics):
+        if metric.when_complete and before.exposed != after.exposed:
+            _move_due(tx, metric, place, owner, before, after)
+        old = _observation(metric, place, before, old_sums[place])
+        new = _observation(metric, place, after, new_sums[place])
+        if old == new and old_cell == new_cell:
+            continue
+        if old is not None:
+            _change(tx, place, old_cell, old, enters=False)
+        if new is not None:
+            _change(tx, place, new_cell, new, enters=True)
+
+
+def _move_due(
+    tx: Transaction,
+    metric: MetricRecord,
+    place: int,
+    owner: bytes,
+    before: LearnerRecord,
+    after: LearnerRecord,
+) -> None:
+    span = metric.window_start_s + metric.window_s
+    if before.exposed is not None:
+        tx.delete(Table.EXPERIMENT_DUE, _due_key(before.exposed[0] + span, place, owner))
+    if after.exposed is not None and not after.counted >> place & 1:
+        tx.put(Table.EXPERIMENT_DUE, _due_key(after.exposed[0] + span, place, owner), b"")
+
+
+def _observation(
+    metric: MetricRecord, place: int, learner: LearnerRecord, sums: tuple[int, int]
+) -> Observation | None:
+    """What the learner contributes to the metric now; None while it does not count."""
+    if learner.exposed is None or (metric.when_complete and not learner.counted >> place & 1):
+        return None
+    value, denominator = (min(max(math.ldexp(number, -FRACTION_BITS), -LARGEST), LARGEST) for number in sums)
+    covariate = learner.covariates.get(metric.name, 0.0) if metric.use_covariate else 0.0
+    if metric.kind is Kind.PROPORTION:
+        return (1.0 if value > 0.0 else 0.0, 1.0, covariate)
+    return (value, denominator if metric.kind is Kind.RATIO else 1.0, covariate)
+
+
+def _change(
+    tx: Transaction, metric: int, cell: tuple[int, int], observation: Observation, *, enters: bool
+) -> None:
+    key = _phase_key(cell[0]) + metric.to_bytes(2, "big") + bytes((cell[1],))
+    held = tx.get(Table.EXPERIMENT_CELL, key)
+    moments = EMPTY if held is None else _decode_moments(held)
+    value, denominator, covariate = observation
+    change = moments.add if enters else moments.remove
+    moments = change(value, denominator=denominator, covariate=covariate)
+    tx.put(Table.EXPERIMENT_CELL, key, _encode_moments(moments))
+
+
+def _move_counts(
+    tx: Transaction, experiment: ExperimentRecord, before: LearnerRecord, after: LearnerRecord
+) -> None:
+    arms = len(experiment.arms)
+    for learner, step in ((before, -1), (after, 1)):
+        if learner.met is None:
+            continue
+        key = _phase_key(learner.cell_phase())
+        assigned, exposed = _decode_counts(tx.get(Table.EXPERIMENT_COUNTS, key), arms)
+        assigned[learner.arm] += step
+        exposed[learner.arm] += step if learner.exposed is not None else 0
+        packed = b"".join(count.to_bytes(8, "big") for count in (*assigned, *exposed))
+        tx.put(Table.EXPERIMENT_COUNTS, key, packed)
+
+
+def _decode_counts(value: bytes | None, arms: int) -> tuple[list[int], list[int]]:
+    if value is None:
+        return [0] * arms, [0] * arms
+    counts = [int.from_bytes(value[i : i + 8], "big") for i in range(0, len(value), 8)]
+    return counts[:arms], counts[arms:]
+
+
+def _fixed(number: float) -> int:
+    return int(math.ldexp(number, FRACTION_BITS))
+
+
+def _encode_sums(sums: Sequence[tuple[int, int]]) -> bytes:
+    return b"".join(n.to_bytes(_LEARNER_SUM_BYTES, "little", signed=True) for pair in sums for n in pair)
+
+
+def _decode_sums(packed: bytes, metrics: int) -> list[tuple[int, int]]:
+    if not packed:
+        return [(0, 0)] * metrics
+    width = _LEARNER_SUM_BYTES
+    numbers = [
+        int.from_bytes(packed[i : i + width], "little", signed=True) for i in range(0, len(packed), width)
+    ]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _encode_moments(moments: Moments) -> bytes:
+    return _CELL.seal(b"".join(n.to_bytes(SUM_BYTES, "little", signed=True) for n in moments.sums()))
+
+
+def _decode_moments(value: bytes) -> Moments:
+    packed = _CELL.open(value)
+    return Moments(
+        *(
+            int.from_bytes(packed[i : i + SUM_BYTES], "little", signed=True)
+            for i in range(0, len(packed), SUM_BYTES)
+        )
+    )
+
+
+def _phase_key(phase: int) -> bytes:
+    return phase.to_bytes(2, "big")
+
+
+def _due_key(at: float, metric: int, owner: bytes) -> bytes:
+    return max(math.ceil(at), 0).to_bytes(8, "big") + metric.to_bytes(2, "big") + owner

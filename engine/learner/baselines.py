@@ -107,7 +107,7 @@ def _counts_of_question(split: Split) -> tuple[F8, F8]:
 
 
 def _earlier(key: I8, at: F8, correct: F8, window: float) -> tuple[F8, F8]:
-    """Return (right, all) earlier entries (n,) of the same key in the last `window` seconds; entries in time's order."""
+    """Return (right, all) earlier entries (n,) of the same key within `window` seconds; entries in time's order."""
     order = np.lexsort((np.arange(len(key)), key))
     k, t, y = key[order], at[order], correct[order]
     total = np.concatenate(([0.0], np.cumsum(y)))

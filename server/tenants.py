@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine.catalog import Catalog, build_catalog
 from engine.learner import LearnerModel, QuestionConcepts
@@ -68,8 +68,6 @@ class _Entry:
     model_version: str | None
     looked_at: float
     """When the model's pointer was last read, on the monotonic clock."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    build: "Future[_Entry] | None" = None
 
 
 class Tenants:
@@ -94,6 +92,7 @@ class Tenants:
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._builds: dict[str, Future[_Entry]] = {}
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
 
     def bundle(self, tenant: str, *, fresh: bool = False) -> Bundle:
@@ -107,28 +106,32 @@ class Tenants:
             entry = self._entries.get(tenant)
             if entry is not None:
                 self._entries.move_to_end(tenant)
-        if entry is None:
-            return self._first(tenant)
-        if entry.catalog_version == catalog_version and not self._model_changed(tenant, entry):
+        current = entry is not None and entry.catalog_version == catalog_version
+        if entry is not None and current and not self._model_changed(tenant, entry):
             return entry.bundle
-        with entry.lock:
-            if entry.build is None:
-                entry.build = self._builder.submit(self._rebuild, tenant, entry)
-            build = entry.build
+        wait_until = None if fresh or entry is None else time.monotonic() + self._patience_seconds
         try:
-            return build.result(None if fresh else self._patience_seconds).bundle
+            built = self._under_way(tenant).result(_left(wait_until))
+            if built.catalog_version < catalog_version:
+                # That build had begun before this call and missed the last change; the next one cannot.
+                built = self._under_way(tenant).result(_left(wait_until))
         except TimeoutError:
+            if entry is None:
+                raise
             return entry.bundle
+        return built.bundle
 
     def close(self) -> None:
         """End the building thread."""
         self._builder.shutdown(wait=True, cancel_futures=True)
 
-    def _first(self, tenant: str) -> Bundle:
-        build = self._builder.submit(self._build, tenant, None)
-        entry = build.result()
-        self._keep(tenant, entry)
-        return entry.bundle
+    def _under_way(self, tenant: str) -> "Future[_Entry]":
+        """The build that is under way for the tenant, or a new one."""
+        with self._lock:
+            build = self._builds.get(tenant)
+            if build is None:
+                build = self._builds[tenant] = self._builder.submit(self._rebuild, tenant)
+            return build
 
     def _keep(self, tenant: str, entry: _Entry) -> None:
         with self._lock:
@@ -152,14 +155,16 @@ class Tenants:
             _LOG.exception("the pointer to the current model cannot be read")
             return before
 
-    def _rebuild(self, tenant: str, old: _Entry) -> _Entry:
+    def _rebuild(self, tenant: str) -> _Entry:
+        with self._lock:
+            old = self._entries.get(tenant)
         try:
             entry = self._build(tenant, old)
             self._keep(tenant, entry)
             return entry
         finally:
-            with old.lock:
-                old.build = None
+            with self._lock:
+                del self._builds[tenant]
 
     def _build(self, tenant: str, old: _Entry | None) -> _Entry:
         started = time.monotonic()
@@ -195,3 +200,8 @@ class Tenants:
         except Exception:
             _LOG.exception("model %s cannot be used; the one before stays", version)
             return (Models.priors() if old is None else old.bundle.serving.models), True
+
+
+def _left(until: float | None) -> float | None:
+    """Seconds left until a moment on the monotonic clock; None when there is no such moment."""
+    return None if until is None else max(until - time.monotonic(), 0.0)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.learner_data import DataSet, data_folder, load
 from engine.learner import LearnerModel, LearnerState, absorb
-from engine.learner.charts import line_chart
+from engine.learner.charts import Line, line_chart
 from engine.learner.evaluate import MEASURES, OURS, Evaluation, evaluate, folds_by_learner, stream
 from engine.learner.metrics import auc
 from engine.learner.regression import TrainSettings

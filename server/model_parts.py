@@ -71,13 +71,21 @@ def models_of(stored: StoredModel, memory_sets: F8 | None = None) -> Models:
 
 def load_models(directory: ModelDirectory, store: Store, version: str | None = None) -> Models:
     """The models of a version, or of the current one, or priors when nothing was trained. Raises ModelError."""
-    with store.read(Partition(directory.tenant)) as reader:
-        memory_sets = read_memory_sets(reader)
     chosen = version or directory.current()
     if chosen is None:
-        priors = Models.priors()
-        return dataclasses.replace(priors, learner=_with_sets(priors.learner, memory_sets))
-    return models_of(directory.open(chosen), memory_sets)
+        return prior_models(store, directory.tenant)
+    return models_of(directory.open(chosen), _memory_sets(store, directory.tenant))
+
+
+def prior_models(store: Store, tenant: str) -> Models:
+    """What there is before any training, with the memory sets that the tenant's log may refer to."""
+    priors = Models.priors()
+    return dataclasses.replace(priors, learner=_with_sets(priors.learner, _memory_sets(store, tenant)))
+
+
+def _memory_sets(store: Store, tenant: str) -> F8:
+    with store.read(Partition(tenant)) as reader:
+        return read_memory_sets(reader)
 
 
 def model_source(

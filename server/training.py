@@ -18,9 +18,11 @@ from engine.collaborative import Interactions, train_collaborative
 from engine.content import WIDTH, train_content
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.learner.evaluate import stream
+from engine.learner.memory_fit import Reviews, fit_memory
 from engine.learner.metrics import auc, calibration_error, log_loss
 from engine.learner.regression import TrainSettings
 from engine.learner.rows import TrainingLog
+from engine.learner.score import read_only
 from engine.learner.training import train
 from engine.neighbours import build_index
 from engine.serving import Models
@@ -30,7 +32,7 @@ from server.model_parts import load_models, parts_of
 from server.models import KEEP_VERSIONS, Manifest, ModelDirectory, ModelError
 from store.answer_log import empty_log
 from store.api import Partition, Store
-from store.catalogs import CatalogRecords, load_catalog
+from store.catalogs import CatalogRecords, append_memory_set, load_catalog
 from store.replay import training_log
 
 JUDGES_IN = 20
@@ -126,7 +128,8 @@ def train_models(
         )
         current = _current(directory, store, force=force)
         gathered = gather(store, directory.tenant, progress=progress)
-        candidate = _train(gathered, records, catalog, current, seed, threads, progress)
+        start, remembered = _with_memory(current.learner, gathered.log, seed, progress)
+        candidate = _train(gathered.log, records, catalog, start, seed, threads, progress)
         progress("comparing", 0.0)
         scores = judge(
             gathered.judges, catalog, [("candidate", candidate.learner), (current.version, current.learner)]
@@ -137,7 +140,9 @@ def train_models(
         refused = "" if force else _refusal(scores, answers)
         if refused:
             return TrainingReport("", previous, data, answers, scores, refused)
-        manifest = _write(directory, candidate, data, scores, answers, now)
+        _keep_memory(store, directory.tenant, candidate.learner)
+        figures = {"held_out_answers": answers, "fit": candidate.learner.metrics, "memory": remembered}
+        manifest = _write(directory, candidate, data, scores, figures, now)
         directory.point(manifest.version)
         pruned = directory.prune(keep)
         progress("comparing", 1.0)
@@ -202,21 +207,46 @@ def judge(log: TrainingLog, catalog: Catalog, models: list[tuple[str, LearnerMod
     return scores
 
 
+def _with_memory(
+    model: LearnerModel, log: TrainingLog, seed: int, progress: Progress
+) -> tuple[LearnerModel, dict[str, float]]:
+    """The model with FSRS weights fitted to the log in use, the published ones where they are no worse; and figures."""
+    progress("memory", 0.0)
+    fitted, figures = fit_memory(Reviews.of_log(log), seed=seed)
+    progress("memory", 1.0)
+    same = np.flatnonzero((model.memory_sets == fitted).all(axis=1))
+    if not same.size:
+        return model.with_memory(fitted), figures
+    constants = model.weights.constants.copy()
+    constants[2] = fitted[20]
+    weights = model.weights._replace(constants=read_only(constants))
+    return replace(model, weights=weights, memory_set=int(same[0])), figures
+
+
+def _keep_memory(store: Store, tenant: str, model: LearnerModel) -> None:
+    """See to it that the store knows the weights by the number under which answers will be logged."""
+    weights = np.asarray(model.memory_sets[model.memory_set])
+    number = store.update(Partition(tenant), lambda tx: append_memory_set(tx, weights))
+    if number != model.memory_set:
+        raise ModelError(
+            f"memory set {model.memory_set} is {number} in the store: something else wrote there"
+        )
+
+
 def _train(
-    gathered: Gathered,
+    log: TrainingLog,
     records: CatalogRecords,
     catalog: Catalog,
-    current: Models,
+    start: LearnerModel,
     seed: int,
     threads: int,
     progress: Progress,
 ) -> Models:
-    log = gathered.log
     learner, _ = train(
         log,
         seed=seed,
         version="candidate",
-        previous=None if current.version == Models.priors().version else current.learner,
+        previous=start,
         progress=progress,
         settings=replace(TrainSettings(), threads=threads),
     )
@@ -268,10 +298,10 @@ def _write(
     models: Models,
     data: dict[str, Any],
     scores: list[Score],
-    answers: int,
+    figures: dict[str, Any],
     now: float,
 ) -> Manifest:
-    figures = {
+    held_out = {
         score.model: {name: value for name, value in asdict(score).items() if name != "model"}
         for score in scores
     }
@@ -279,7 +309,7 @@ def _write(
         parts_of(models),
         created_at=time_text(now),
         data=data,
-        metrics={"held_out_answers": answers, "fit": dict(models.learner.metrics), "held_out": figures},
+        metrics={**figures, "held_out": held_out},
         libraries={**{name: _version(name) for name in LIBRARIES}, "python": platform.python_version()},
     )
 

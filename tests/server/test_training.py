@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.learner import LearnerModel
+from engine.learner import DEFAULT_WEIGHTS, LearnerModel
 from engine.learner.training import TooLittleData
 from engine.serving import Models
 from server import training
+from server.data_tables import ANSWERS
+from server.importing import Import
 from server.model_parts import ModelUnreadable, load_models, model_source, models_of, parts_of
 from server.models import ModelBusy, ModelDirectory, ModelError
 from server.training import Score, TrainingReport, gather, is_judge, train_models
 from store.api import Partition, Store
-from store.catalogs import append_memory_set
+from store.catalogs import append_memory_set, read_memory_sets
+from store.learners import read_answers
 from store.memory_store import MemoryStore
+from store.replay import replay
 from tests.server import data_world
 from tests.server.data_world import NOW, new_import, write_world
 
@@ -184,6 +188,32 @@ def test_memory_sets_of_the_store_come_with_every_version(
     assert models.learner.memory_sets.shape == (2, 21)
     assert models.learner.memory_set == 0
     other.close()
+
+
+def test_fitted_memory_weights_are_kept_in_the_store_under_the_number_that_answers_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = np.asarray(DEFAULT_WEIGHTS) * 1.01
+    monkeypatch.setattr(training, "fit_memory", lambda reviews, seed: (fitted, {"fitted": 1.0}))
+    own = MemoryStore()
+    paths = write_world(tmp_path / "files", data_world.answers(learners=30, each=20))
+    new_import(own).files(paths)
+    directory = ModelDirectory(tmp_path, "default")
+    for _ in range(2):
+        train_models(own, directory, now=NOW)
+        with own.read(Partition("default")) as reader:
+            np.testing.assert_array_equal(read_memory_sets(reader), [DEFAULT_WEIGHTS, fitted])
+    models = load_models(directory, own)
+    assert models.learner.memory_set == 1
+    assert models.learner.weights.constants[2] == fitted[20]
+
+    more = [dict(row, answer_id=f"more-{n}") for n, row in enumerate(data_world.answers(learners=3, each=5))]
+    work = Import(own, "default", models.learner, now=NOW, origin=data_world.ORIGIN + 1e6)
+    work.files({ANSWERS: data_world.write_csv(tmp_path / "more.csv", more)})
+    with own.read(Partition("default", "u-001")) as reader:
+        assert read_answers(reader).batch.memory_set.tolist() == [0] * 20 + [1] * 5
+    assert replay(own, "default").differing == 0
+    own.close()
 
 
 def test_workers_are_told_what_is_current(

@@ -73,10 +73,10 @@ def report(name: str, found: Evaluation, bars: bool) -> None:
 def plots(name: str, found: Evaluation, folder: Path) -> None:
     """Write the calibration plot and the curve by answers given."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        (model, *(list(map(float, part)) for part in found.calibration(model)[:2]))
-        for model in found.predictions
-    ]
+    lines: list[Line] = []
+    for model in found.predictions:
+        said, seen, _ = found.calibration(model)
+        lines.append((model, said.tolist(), seen.tolist()))
     ticks = [(x / 5, f"{x / 5:.1f}") for x in range(6)]
     chart = line_chart(
         lines, title=f"Calibration, {name}", x_label="predicted", y_label="share right",

@@ -9,25 +9,21 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.jit import kernel
-from engine.learner.features import N_CONCEPT, N_GLOBAL, N_QUESTION
 from engine.learner.memory import TARGET_RETENTION
 from engine.learner.model import LearnerModel
 from engine.learner.score import (
-    VIEW_COUNTS,
-    VIEW_FLOATS,
     QuestionConcepts,
     Weights,
-    concept_score,
     global_score,
-    mastery_of,
+    make_scratch,
     read_only,
     score_question,
     score_questions,
-    view_concepts,
 )
-from engine.learner.state import FILTERS, LearnerState, Records
+from engine.learner.state import LearnerState, Records
 from engine.learner.update import apply_answer, find_row, grow, settle_mastery, sigmoid, whole_seconds
-from engine.types import F4, F8, NO_ROW, U1, U2, U4, AnswerBatch
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, mastery_of, view_concepts
+from engine.types import F4, F8, U1, U2, U4, AnswerBatch
 
 MILESTONES = (3, 7, 14, 30, 60, 100, 365)
 """Streaks in days that are worth a word."""
@@ -111,9 +107,7 @@ def _absorb(
     Without `speak`, `mastery` and `mastery_sd` (m,) are read instead of written, so that a replay needs no model.
     """
     head = header[0]
-    scratch = np.empty(max(N_GLOBAL, N_CONCEPT, N_QUESTION))
-    level = np.empty(FILTERS)
-    spread = np.empty(FILTERS)
+    room = make_scratch()
     ready = np.empty(concepts.shape[0])
     for i in range(batch.question.shape[0]):
         now = batch.answered_at[i]
@@ -121,8 +115,7 @@ def _absorb(
         stop = batch.offsets[i + 1]
         if speak:
             ready[:] = math.nan
-            whole = global_score(head, now, w, scratch)
-            blank = concept_score(head, concepts, -1, NO_ROW, now, w, scratch)
+            whole = global_score(head, now, w, room)
             question = int(batch.question[i])
             evidence = float(w.question_rate[question, 1]) if question < w.question_rate.shape[0] else 0.0
             own = start
@@ -130,24 +123,24 @@ def _absorb(
                 own += 1
             z = score_question(
                 head, concepts, recent, question, batch.concept[start:own], float(batch.base_logit[i]), evidence, now,
-                w, whole, blank, ready, scratch, level, spread,
+                w, whole, ready, room,
             )  # fmt: skip
             effects.predicted[i] = sigmoid(z)
             for pair in range(start, stop):
                 row = int(batch.concept[pair])
                 at = find_row(concepts, row)
-                before, _ = mastery_of(head, concepts, recent, at, row, whole, now, w, scratch, level, spread)
+                before, _ = mastery_of(head, concepts, recent, at, row, whole, now, w, room)
                 effects.mastery_before[pair] = before
         streak = head.day_streak
         days = head.days_practised
         apply_answer(head, concepts, recent, batch, i, memory_sets)
         if speak:
-            whole = global_score(head, now, w, scratch)
+            whole = global_score(head, now, w, room)
         for pair in range(start, stop):
             row = int(batch.concept[pair])
             at = find_row(concepts, row)
             if speak:
-                after, sd = mastery_of(head, concepts, recent, at, row, whole, now, w, scratch, level, spread)
+                after, sd = mastery_of(head, concepts, recent, at, row, whole, now, w, room)
                 mastery[pair] = after
                 mastery_sd[pair] = sd
             effects.crossed[pair] = settle_mastery(

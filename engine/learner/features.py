@@ -94,6 +94,32 @@ N_QUESTION: Final = len(QUESTION_NAMES)
 N_DENSE: Final = N_GLOBAL + N_CONCEPT + N_QUESTION
 DENSE_NAMES: Final = GLOBAL_NAMES + CONCEPT_NAMES + QUESTION_NAMES
 
+OWN_NAMES: Final = (
+    "own",
+    "own_right",
+    "own_wrong",
+    "own_residual_0.8",
+    "own_residual_0.95",
+    "own_concept_residual_0.7",
+    "own_level",
+    *(f"own_last_two_{bits}" for bits in range(8)),
+)
+"""Features with a weight a concept: a bias, the concept's counts, the learner's and the concept's form, the fast
+filter's level, and the concept's last two outcomes as bits behind a leading 1."""
+
+N_OWN: Final = len(OWN_NAMES)
+N_OWN_VALUES: Final = 6
+"""Those between the bias and the outcomes."""
+
+_ABILITY: Final = GLOBAL_NAMES.index("ability_slow")
+_ABILITY_FAST: Final = GLOBAL_NAMES.index("ability_fast")
+_FORM: Final = GLOBAL_NAMES.index("residual_0.8")
+_LONG_FORM: Final = GLOBAL_NAMES.index("residual_0.95")
+_CONCEPT_LEVEL: Final = CONCEPT_NAMES.index("concept_ability_fast")
+_CONCEPT_FORM: Final = CONCEPT_NAMES.index("concept_residual_0.7")
+_CONCEPT_RIGHT: Final = CONCEPT_NAMES.index("concept_right")
+_CONCEPT_WRONG: Final = CONCEPT_NAMES.index("concept_wrong")
+
 N_CONCEPT_PATTERNS: Final = 32
 N_GLOBAL_PATTERNS: Final = 64
 N_PAIRS: Final = 5
@@ -212,6 +238,23 @@ def concept_features(header: Record, concept: Record, now: float, decay: float, 
         out[at + 5] = steps
         out[at + 6] = run
         out[at + 7] = 1.0
+
+
+@kernel
+def own_values(whole: F8, concept: F8, out: F8) -> None:
+    """Fill out[:N_OWN_VALUES] from the learner's features `whole` and a concept's features `concept`."""
+    out[0] = concept[_CONCEPT_RIGHT]
+    out[1] = concept[_CONCEPT_WRONG]
+    out[2] = whole[_FORM]
+    out[3] = whole[_LONG_FORM]
+    out[4] = concept[_CONCEPT_FORM]
+    out[5] = whole[_ABILITY_FAST] + concept[_CONCEPT_LEVEL]
+
+
+@kernel
+def question_slope(whole: F8) -> float:
+    """What the weight "slope" of a question multiplies: the learner's slow ability, from the features `whole`."""
+    return float(whole[_ABILITY])
 
 
 @kernel

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.jit import kernel
-from engine.learner.features import DENSE_NAMES, N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS
+from engine.learner.features import DENSE_NAMES, N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS, N_OWN
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.score import QuestionConcepts, Weights, base_of, read_only
 from engine.types import F4, F8, U4
@@ -86,8 +86,8 @@ class LearnerModel:
         constants[2] is set from the chosen memory set.
         """
         empty: dict[str, Any] = {
-            "question_bias": np.zeros(0, np.float32),
-            "concept": np.zeros((0, 3), np.float32),
+            "question": np.zeros((0, 2), np.float32),
+            "concept": np.zeros((0, N_OWN), np.float32),
             "concept_pattern": np.zeros(N_CONCEPT_PATTERNS, np.float32),
             "global_pattern": np.zeros(N_GLOBAL_PATTERNS, np.float32),
             "pair_key": np.zeros(1, np.uint64),

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 
 from engine.jit import kernel
-from engine.learner.features import N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS, N_PAIRS
+from engine.learner.features import (
+    N_CONCEPT_PATTERNS,
+    N_DENSE,
+    N_GLOBAL_PATTERNS,
+    N_OWN,
+    N_OWN_VALUES,
+    N_PAIRS,
+)
 from engine.learner.rows import Rows
 from engine.learner.score import U8, Weights, find_pair
 from engine.types import F4, F8, I4, NO_ROW, U4
@@ -32,8 +40,10 @@ class TrainSettings:
     dense_penalty: float = 1.0
     base_penalty: float = 3.0
     """Question, concept and pattern weights."""
+    slope_penalty: float = 20.0
+    """A question's slope on ability."""
     pair_penalty: float = 10.0
-    pair_answers: int = 6
+    pair_answers: int = 4
     """Pairs seen less often in training have no weight."""
     folds: int = 8
     """Parts of the learners that success rates leave out in turn."""
@@ -76,13 +86,13 @@ class Layout:
 
     @property
     def concept(self) -> int:
-        """First concept weight; three a concept."""
-        return self.questions
+        """First concept weight; N_OWN a concept. Questions come before, two weights each."""
+        return 2 * self.questions
 
     @property
     def concept_pattern(self) -> int:
         """First weight of concept patterns."""
-        return self.concept + 3 * self.concepts
+        return self.concept + N_OWN * self.concepts
 
     @property
     def global_pattern(self) -> int:
@@ -158,31 +168,41 @@ def frequent_pairs(keys: U8, at_least: int) -> U8:
 def sparse_part(rows: Rows, questions: U4, layout: Layout) -> tuple[I4, F4]:
     """Return (index, value), each (n, width), of the sparse parameters of every row."""
     n, k = rows.concept.shape
-    width = 2 + N_PAIRS + 4 * k
-    index = np.zeros((n, width), np.int32)
-    value = np.zeros((n, width), np.float32)
     known = questions < layout.questions
-    index[:, 0], value[:, 0] = np.where(known, questions, 0), known
-    index[:, 1], value[:, 1] = layout.global_pattern + rows.patterns.astype(np.int32), 1.0
+    question = np.where(known, 2 * questions.astype(np.int64), 0)
+    places: list[npt.NDArray[np.int64]] = [
+        question,
+        question + known,
+        layout.global_pattern + rows.patterns.astype(np.int64),
+    ]
+    values: list[npt.NDArray[np.floating]] = [
+        known.astype(np.float32),
+        rows.ability * known,
+        np.ones(n, np.float32),
+    ]
     for kind in range(N_PAIRS):
-        place = np.searchsorted(layout.pairs, rows.keys[:, kind])
-        place = np.minimum(place, max(len(layout.pairs) - 1, 0))
+        place = np.minimum(np.searchsorted(layout.pairs, rows.keys[:, kind]), max(len(layout.pairs) - 1, 0))
         hit = layout.pairs[place] == rows.keys[:, kind] if len(layout.pairs) else np.zeros(n, bool)
-        index[:, 2 + kind], value[:, 2 + kind] = np.where(hit, layout.pair + place, 0), hit
+        places.append(np.where(hit, layout.pair + place, 0))
+        values.append(hit.astype(np.float32))
     used = rows.concept != NO_ROW
-    share = used / np.maximum(used.sum(axis=1, keepdims=True), 1)
-    known_concept = used & (rows.concept < layout.concepts)
-    at = np.where(known_concept, layout.concept + 3 * rows.concept.astype(np.int64), 0)
-    first = 2 + N_PAIRS
-    for part, amount in enumerate((1.0, rows.concept_values[:, :, 0], rows.concept_values[:, :, 1])):
-        index[:, first + part * k : first + (part + 1) * k] = at + part * known_concept
-        value[:, first + part * k : first + (part + 1) * k] = share * amount * known_concept
-    index[:, first + 3 * k :] = np.where(
-        used, layout.concept_pattern + rows.concept_patterns.astype(np.int32), 0
-    )
-    value[:, first + 3 * k :] = share
-    blank = ~used.any(axis=1)
-    index[blank, first + 3 * k], value[blank, first + 3 * k] = layout.concept_pattern + 1, 1.0
+    counts = used.sum(axis=1)
+    for slot in range(k):
+        share = used[:, slot] / np.maximum(counts, 1)
+        pattern = rows.concept_patterns[:, slot].astype(np.int64)
+        places.append(np.where(used[:, slot], layout.concept_pattern + pattern, 0))
+        values.append(share)
+        has = used[:, slot] & (rows.concept[:, slot] < layout.concepts)
+        first = np.where(has, layout.concept + N_OWN * rows.concept[:, slot].astype(np.int64), 0)
+        own = np.where(has, share, 0.0)
+        places += [first, *(first + (1 + j) * has for j in range(N_OWN_VALUES))]
+        values += [own, *(own * rows.concept_values[:, slot, j] for j in range(N_OWN_VALUES))]
+        last_two = np.where(pattern >= 4, pattern & 3 | 4, pattern)
+        places.append(first + (1 + N_OWN_VALUES + last_two) * has)
+        values.append(own)
+    index, value = np.stack(places, axis=1).astype(np.int32), np.stack(values, axis=1).astype(np.float32)
+    blank = counts == 0
+    index[blank, 3 + N_PAIRS], value[blank, 3 + N_PAIRS] = layout.concept_pattern + 1, 1.0
     return index, value
 
 
@@ -191,7 +211,8 @@ def penalties(layout: Layout, settings: TrainSettings) -> F8:
     return np.concatenate(
         [
             np.full(N_DENSE, settings.dense_penalty),
-            np.full(layout.pair, settings.base_penalty),
+            np.tile([settings.base_penalty, settings.slope_penalty], layout.questions),
+            np.full(layout.pair - layout.concept, settings.base_penalty),
             np.full(len(layout.pairs), settings.pair_penalty),
         ]
     )

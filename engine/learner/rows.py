@@ -13,6 +13,7 @@ from engine.learner.features import (
     N_CONCEPT,
     N_DENSE,
     N_GLOBAL,
+    N_OWN_VALUES,
     N_PAIRS,
     N_QUESTION,
     QUESTION_RATE_STRENGTH,
@@ -20,8 +21,10 @@ from engine.learner.features import (
     global_features,
     last_outcomes,
     new_concept_features,
+    own_values,
     pair_key,
     question_features,
+    question_slope,
 )
 from engine.learner.score import U8, add_level, logit, start_level
 from engine.learner.state import CONCEPT, FILTERS, Records, blank_header, blank_recent
@@ -124,12 +127,14 @@ class Rows(NamedTuple):
     """(n, N_DENSE)"""
     keys: U8
     """(n, N_PAIRS) pair keys, 0 where there is none."""
+    ability: F4
+    """(n,) what a question's own slope multiplies."""
     patterns: U1
     """(n,) the last 5 outcomes of the learner."""
     concept: U4
     """(n, width) rows of the question's concepts, NO_ROW where unused."""
     concept_values: F4
-    """(n, width, 2) log(1+right), log(1+wrong)."""
+    """(n, width, N_OWN_VALUES) what a concept's own weights multiply."""
     concept_patterns: U1
     """(n, width) the concept's last 4 outcomes."""
 
@@ -139,9 +144,10 @@ class Rows(NamedTuple):
         return cls(
             np.zeros((n, N_DENSE), np.float32),
             np.zeros((n, N_PAIRS), np.uint64),
+            np.zeros(n, np.float32),
             np.ones(n, np.uint8),
             np.full((n, width), NO_ROW, np.uint32),
-            np.zeros((n, width, 2), np.float32),
+            np.zeros((n, width, N_OWN_VALUES), np.float32),
             np.ones((n, width), np.uint8),
         )
 
@@ -207,9 +213,12 @@ def fill_row(
     now = batch.answered_at[i]
     dense = rows.dense[to]
     dense[:] = 0.0
-    global_features(head, now, scratch)
+    whole = np.empty(N_GLOBAL)
+    values = np.empty(N_OWN_VALUES)
+    global_features(head, now, whole)
     for j in range(N_GLOBAL):
-        dense[j] = scratch[j]
+        dense[j] = whole[j]
+    rows.ability[to] = question_slope(whole)
     own = 0
     for pair in range(batch.offsets[i], batch.offsets[i + 1]):
         own += batch.weight[pair] >= 1.0
@@ -229,12 +238,13 @@ def fill_row(
             concept = concepts[at]
             concept_features(head, concept, now, decay, scratch)
             pattern = int(concept.pattern)
-            rows.concept_values[to, place, 0] = np.log1p(float(concept.correct))
-            rows.concept_values[to, place, 1] = np.log1p(float(concept.attempts) - float(concept.correct))
         else:
             new_concept_features(scratch)
         for j in range(N_CONCEPT):
             dense[N_GLOBAL + j] += share * scratch[j]
+        own_values(whole, scratch, values)
+        for j in range(N_OWN_VALUES):
+            rows.concept_values[to, place, j] = values[j]
         rows.concept[to, place] = row
         rows.concept_patterns[to, place] = last_outcomes(pattern, 4)
         if place == 0:
@@ -276,7 +286,7 @@ def walk(
     `concepts`, `concept_offsets`: for each learner, the zeroed records of the concepts met, sorted, `row` set.
     State moves by the base logit in the log; `base` and `evidence` (n,) are what the prediction sees.
     """  # fmt: skip
-    scratch = np.empty(max(N_GLOBAL, N_CONCEPT, N_QUESTION))
+    scratch = np.empty(max(N_CONCEPT, N_QUESTION))
     level = np.empty(FILTERS)
     spread = np.empty(FILTERS)
     own_header = np.empty_like(header)

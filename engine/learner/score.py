@@ -11,27 +11,25 @@ from engine.learner.features import (
     CONCEPT_RATE_STRENGTH,
     N_CONCEPT,
     N_GLOBAL,
+    N_OWN_VALUES,
     N_PAIRS,
     N_QUESTION,
     QUESTION_RATE_STRENGTH,
-    SHRINK,
     concept_features,
     global_features,
     last_outcomes,
     new_concept_features,
+    own_values,
     pair_key,
     question_features,
+    question_slope,
 )
-from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
 from engine.learner.state import FILTERS, Records
-from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, find_question, find_row, sigmoid
-from engine.types import F4, F8, I4, NO_ROW, U1, U4
+from engine.learner.update import CONCEPT_VARIANCE, Record, find_question, find_row, sigmoid
+from engine.types import F4, F8, I4, NO_ROW, U4
 
 U8 = npt.NDArray[np.uint64]
 S = TypeVar("S", bound=np.generic)
-
-VIEW_FLOATS = 9
-VIEW_COUNTS = 4
 
 
 class QuestionConcepts(NamedTuple):
@@ -63,10 +61,10 @@ class Weights(NamedTuple):
     """(N_DENSE,) weights of the named features."""
     constants: F8
     """(3,) global logit, typical evidence of a question (answers), FSRS's w20 in use."""
-    question_bias: F4
-    """(questions,)"""
+    question: F4
+    """(questions, 2) bias, slope on the learner's ability."""
     concept: F4
-    """(concepts, 3) bias, weight of log(1+right), weight of log(1+wrong)."""
+    """(concepts, N_OWN) by OWN_NAMES."""
     concept_pattern: F4
     """(32,) by the concept's last 4 outcomes."""
     global_pattern: F4
@@ -144,38 +142,76 @@ def find_pair(w: Weights, key: np.uint64) -> float:
     return 0.0
 
 
+class Scratch(NamedTuple):
+    """Room that kernels write features into; made once a call by `make_scratch`."""
+
+    whole: F8
+    """(N_GLOBAL,) the learner's features, kept for the whole call."""
+    part: F8
+    """Room for a concept's or a question's features."""
+    own: F8
+    """(N_OWN_VALUES,)"""
+    level: F8
+    """(FILTERS,) summed means."""
+    spread: F8
+    """(FILTERS,) summed variances."""
+
+
 @kernel
-def global_score(header: Record, now: float, w: Weights, scratch: F8) -> float:
-    """Log odds from the learner as a whole; `scratch` has room for N_GLOBAL."""
-    global_features(header, now, scratch)
+def make_scratch() -> Scratch:
+    """Return unfilled room."""
+    return Scratch(
+        np.empty(N_GLOBAL),
+        np.empty(max(N_CONCEPT, N_QUESTION)),
+        np.empty(N_OWN_VALUES),
+        np.empty(FILTERS),
+        np.empty(FILTERS),
+    )
+
+
+@kernel
+def global_score(header: Record, now: float, w: Weights, room: Scratch) -> float:
+    """Log odds from the learner as a whole; leaves the learner's features in room.whole."""
+    global_features(header, now, room.whole)
     total = float(w.global_pattern[last_outcomes(int(header.pattern), 5)])
     for j in range(N_GLOBAL):
-        total += w.dense[j] * scratch[j]
+        total += w.dense[j] * room.whole[j]
+    return total
+
+
+@kernel
+def shared_score(w: Weights, pattern: int, room: Scratch) -> float:
+    """Log odds from a concept's features in room.part by the weights all concepts share."""
+    total = float(w.concept_pattern[last_outcomes(pattern, 4)])
+    for j in range(N_CONCEPT):
+        total += w.dense[N_GLOBAL + j] * room.part[j]
+    return total
+
+
+@kernel
+def own_score(w: Weights, row: int, pattern: int, room: Scratch) -> float:
+    """Log odds from a concept's features in room.part by the concept's own weights, 0 when it has none."""
+    if row >= w.concept.shape[0]:
+        return 0.0
+    own_values(room.whole, room.part, room.own)
+    total = float(w.concept[row, 0]) + float(w.concept[row, 1 + N_OWN_VALUES + last_outcomes(pattern, 2)])
+    for j in range(N_OWN_VALUES):
+        total += w.concept[row, 1 + j] * room.own[j]
     return total
 
 
 @kernel
 def concept_score(
-    header: Record, concepts: Records, at: int, row: int, now: float, w: Weights, scratch: F8
+    header: Record, concepts: Records, at: int, row: int, now: float, w: Weights, room: Scratch
 ) -> float:
-    """Log odds from one concept, touched (record `at`) or not (-1); `scratch` has room for N_CONCEPT."""
+    """Log odds from one concept, touched (record `at`) or not (-1); room.whole must hold the learner's features."""
     pattern = 1
-    right = 0.0
-    wrong = 0.0
     if at >= 0:
-        concept = concepts[at]
-        concept_features(header, concept, now, w.constants[2], scratch)
-        pattern = last_outcomes(int(concept.pattern), 4)
-        right = math.log1p(float(concept.correct))
-        wrong = math.log1p(float(concept.attempts) - float(concept.correct))
+        concept_features(header, concepts[at], now, w.constants[2], room.part)
+        pattern = int(concepts[at].pattern)
     else:
-        new_concept_features(scratch)
-    total = float(w.concept_pattern[pattern])
-    for j in range(N_CONCEPT):
-        total += w.dense[N_GLOBAL + j] * scratch[j]
-    if row < w.concept.shape[0]:
-        total += w.concept[row, 0] + w.concept[row, 1] * right + w.concept[row, 2] * wrong
-    return total
+        new_concept_features(room.part)
+    return shared_score(w, pattern, room) + own_score(w, row, pattern, room)
 
 
 @kernel
@@ -218,42 +254,41 @@ def score_question(
     now: float,
     w: Weights,
     whole: float,
-    blank: float,
     ready: F8,
-    scratch: F8,
-    level: F8,
-    spread: F8,
+    room: Scratch,
 ) -> float:
     """Log odds of success on one question that exercises concepts `rows` (k,).
 
-    `whole` is the learner's `global_score`, `blank` the `concept_score` of an untouched concept with no row.
-    `ready`, one place a touched concept, keeps concept scores already worked out (NaN where not yet).
+    `whole` is the learner's `global_score`. `ready`, one place a touched concept, keeps concept scores already worked
+    out (NaN where not yet).
     """  # fmt: skip
-    start_level(head, level, spread)
+    start_level(head, room.level, room.spread)
     total = whole
     share = 1.0 / max(rows.shape[0], 1)
     first_pattern = 1
     for i in range(rows.shape[0]):
         row = int(rows[i])
         at = find_row(concepts, row)
-        add_level(concepts, at, share, level, spread)
+        add_level(concepts, at, share, room.level, room.spread)
         if at < 0:
-            total += share * (blank + (w.concept[row, 0] if row < w.concept.shape[0] else 0.0))
+            total += share * concept_score(head, concepts, at, row, now, w, room)
             continue
         if math.isnan(ready[at]):
-            ready[at] = concept_score(head, concepts, at, row, now, w, scratch)
+            ready[at] = concept_score(head, concepts, at, row, now, w, room)
         total += share * ready[at]
         if i == 0:
             first_pattern = int(concepts[at].pattern)
     if rows.shape[0] == 0:
-        total += blank
+        total += concept_score(head, concepts, -1, NO_ROW, now, w, room)
     met = find_question(recent, question)
     known = met >= 0
     seen = recent[max(met, 0)]
-    question_features(head, seen, known, base, evidence, level, spread, now, w.constants[2], scratch)
-    total += dot_question(w, scratch)
-    if question < w.question_bias.shape[0]:
-        total += w.question_bias[question]
+    question_features(
+        head, seen, known, base, evidence, room.level, room.spread, now, w.constants[2], room.part
+    )
+    total += dot_question(w, room.part)
+    if question < w.question.shape[0]:
+        total += w.question[question, 0] + w.question[question, 1] * question_slope(room.whole)
     if w.pair_key.shape[0] > 1:
         first = int(rows[0]) if rows.shape[0] > 0 else int(NO_ROW)
         for kind in range(N_PAIRS):
@@ -278,14 +313,11 @@ def score_questions(
 
     A concept's part is worked out once and reused, so that hundreds of candidates cost little more than the learner's
     concepts.
-    """
+    """  # fmt: skip
     head = header[0]
-    scratch = np.empty(max(N_GLOBAL, N_CONCEPT, N_QUESTION))
-    level = np.empty(FILTERS)
-    spread = np.empty(FILTERS)
+    room = make_scratch()
     ready = np.full(concepts.shape[0], math.nan)
-    whole = global_score(head, now, w, scratch)
-    blank = concept_score(head, concepts, -1, NO_ROW, now, w, scratch)
+    whole = global_score(head, now, w, room)
     for i in range(questions.shape[0]):
         question = int(questions[i])
         start = 0
@@ -295,114 +327,17 @@ def score_questions(
             stop = qc.offsets[question + 1]
         base, evidence = base_of(w, qc, question)
         z = score_question(
-            head, concepts, recent, question, qc.concepts[start:stop], base, evidence, now,
-            w, whole, blank, ready, scratch, level, spread,
-        )  # fmt: skip
+            head,
+            concepts,
+            recent,
+            question,
+            qc.concepts[start:stop],
+            base,
+            evidence,
+            now,
+            w,
+            whole,
+            ready,
+            room,
+        )
         out[i] = sigmoid(z)
-
-
-@kernel
-def median_of(w: Weights, row: int) -> float:
-    """Base logit of a concept's median question, the concept's own rate when it has none."""
-    if row < w.concept_median.shape[0] and not math.isnan(w.concept_median[row]):
-        return float(w.concept_median[row])
-    return logit(concept_rate(w, row))
-
-
-@kernel
-def mastery_of(
-    header: Record,
-    concepts: Records,
-    recent: Records,
-    at: int,
-    row: int,
-    whole: float,
-    now: float,
-    w: Weights,
-    scratch: F8,
-    level: F8,
-    spread: F8,
-) -> tuple[float, float]:
-    """Return (mastery, standard deviation) of a concept: the chance on its median question, as one never met.
-
-    `whole` is the learner's `global_score`. The deviation is the slow filter's, through the logistic curve.
-    """  # fmt: skip
-    total = whole + concept_score(header, concepts, at, row, now, w, scratch)
-    start_level(header, level, spread)
-    add_level(concepts, at, 1.0, level, spread)
-    question_features(
-        header,
-        recent[0],
-        False,
-        median_of(w, row),
-        w.constants[1],
-        level,
-        spread,
-        now,
-        w.constants[2],
-        scratch,
-    )
-    p = sigmoid(total + dot_question(w, scratch))
-    return p, p * (1.0 - p) * math.sqrt(spread[0] / (1.0 + SHRINK * spread[0]))
-
-
-@kernel
-def view_concepts(
-    header: Records,
-    concepts: Records,
-    recent: Records,
-    w: Weights,
-    now: float,
-    retention: float,
-    floats: F8,
-    counts: U4,
-    flags: U1,
-) -> None:
-    """Fill dense arrays over the concept rows 0..n-1.
-
-    floats (n, VIEW_FLOATS): mastery, its sd, retrievability, stability (days), difficulty, next review, last practised,
-    mastered at, fades at (epoch seconds; NaN where there is none). counts (n, VIEW_COUNTS): attempts, correct, lapses,
-    implied. flags (n,): mastered. A mastery fades as recall does: it is taken to fall below LOST_BELOW when
-    retrievability has fallen to LOST_BELOW over mastery of what it is now.
-    """
-    head = header[0]
-    scratch = np.empty(max(N_GLOBAL, N_CONCEPT, N_QUESTION))
-    level = np.empty(FILTERS)
-    spread = np.empty(FILTERS)
-    decay = w.constants[2]
-    whole = global_score(head, now, w, scratch)
-    at = 0
-    for row in range(floats.shape[0]):
-        while at < concepts.shape[0] and concepts[at].row < row:
-            at += 1
-        found = at if at < concepts.shape[0] and concepts[at].row == row else -1
-        out = floats[row]
-        out[:] = math.nan
-        counts[row] = 0
-        flags[row] = 0
-        mastery, sd = mastery_of(head, concepts, recent, found, row, whole, now, w, scratch, level, spread)
-        out[0] = mastery
-        out[1] = sd
-        if found < 0:
-            continue
-        concept = concepts[found]
-        if concept.stability > 0.0:
-            s = float(concept.stability)
-            recall = retrievability((now - concept.review_at) / SECONDS_A_DAY, s, decay)
-            out[2] = recall
-            out[3] = s
-            out[4] = concept.difficulty
-            out[5] = concept.review_at + SECONDS_A_DAY * days_until(s, retention, decay)
-            if mastery > LOST_BELOW:
-                out[8] = concept.review_at + SECONDS_A_DAY * days_until(
-                    s, recall * LOST_BELOW / mastery, decay
-                )
-        if concept.attempts > 0:
-            out[6] = concept.last_at
-        if concept.mastered_at > 0:
-            out[7] = concept.mastered_at
-        counts[row, 0] = concept.attempts
-        counts[row, 1] = concept.correct
-        counts[row, 2] = concept.lapses
-        counts[row, 3] = concept.implied
-        flags[row] = concept.mastered

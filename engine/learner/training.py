@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from engine.learner.features import N_DENSE
+from engine.learner.features import N_DENSE, N_OWN
 from engine.learner.metrics import auc, log_loss
 from engine.learner.model import LearnerModel
 from engine.learner.regression import (
@@ -64,9 +64,9 @@ def _start(previous: LearnerModel | None, layout: Layout, scale: F8) -> F8:
     old = previous.weights
     w[:N_DENSE] = old.dense * scale
     sparse = w[N_DENSE:]
-    n, c = min(layout.questions, len(old.question_bias)), min(layout.concepts, len(old.concept))
-    sparse[:n] = old.question_bias[:n]
-    sparse[layout.concept : layout.concept + 3 * c] = old.concept[:c].ravel()
+    n, c = min(layout.questions, len(old.question)), min(layout.concepts, len(old.concept))
+    sparse[: 2 * n] = old.question[:n].ravel()
+    sparse[layout.concept : layout.concept + N_OWN * c] = old.concept[:c].ravel()
     sparse[layout.concept_pattern : layout.global_pattern] = old.concept_pattern
     sparse[layout.global_pattern : layout.pair] = old.global_pattern
     lookup_pairs(old, layout.pairs, sparse[layout.pair :])
@@ -87,8 +87,8 @@ def _package(
     sparse = w[N_DENSE:].astype(np.float32)
     keys, values = pair_table(layout.pairs, w[N_DENSE + layout.pair :])
     arrays = {
-        "question_bias": sparse[: layout.questions],
-        "concept": sparse[layout.concept : layout.concept_pattern].reshape(-1, 3),
+        "question": sparse[: layout.concept].reshape(-1, 2),
+        "concept": sparse[layout.concept : layout.concept_pattern].reshape(-1, N_OWN),
         "concept_pattern": sparse[layout.concept_pattern : layout.global_pattern],
         "global_pattern": sparse[layout.global_pattern : layout.pair],
         "pair_key": keys,

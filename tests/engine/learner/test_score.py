@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.learner import IncompatibleModel, LearnerModel, LearnerState, absorb, concept_view, predict
-from engine.learner.features import DENSE_NAMES
+from engine.learner.features import DENSE_NAMES, N_OWN_VALUES, OWN_NAMES
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.rows import TrainingLog, build_rows
 from tests.engine.learner.world import CONCEPTS, QUESTIONS, START, answers, batch, catalog, random_model
@@ -28,15 +28,26 @@ def slow_logit(
     evidence = float(w.question_rate[question, 1]) if question < len(w.question_rate) else 0.0
     f = learner.features(now, own, question, base, evidence)
     z = sum(float(w.dense[DENSE_NAMES.index(name)]) * value for name, value in f.items())
-    z += float(w.question_bias[question]) if question < len(w.question_bias) else 0.0
+    if question < len(w.question):
+        z += float(w.question[question, 0]) + float(w.question[question, 1]) * f["ability_slow"]
     z += float(w.global_pattern[pattern(learner.history, 5)])
     for c in own:
         mine = [a for a in learner.history if c in a.own]
         right = sum(a.correct for a in mine)
         z += float(w.concept_pattern[pattern(mine, 4)]) / len(own)
         if c < len(w.concept):
-            bias, a, b = (float(x) for x in w.concept[c])
-            z += (bias + a * math.log1p(right) + b * math.log1p(len(mine) - right)) / len(own)
+            mine_only = learner.concept_features(c, now)
+            values = {
+                "own": 1.0,
+                "own_right": math.log1p(right),
+                "own_wrong": math.log1p(len(mine) - right),
+                "own_residual_0.8": f["residual_0.8"],
+                "own_residual_0.95": f["residual_0.95"],
+                "own_concept_residual_0.7": mine_only["concept_residual_0.7"],
+                "own_level": f["ability_fast"] + mine_only["concept_ability_fast"],
+                f"own_last_two_{pattern(mine, 2)}": 1.0,
+            }
+            z += sum(float(w.concept[c, OWN_NAMES.index(k)]) * v for k, v in values.items()) / len(own)
     return z + sum(pairs.get(key, 0.0) for key in pairs_of(learner, question, own))
 
 
@@ -81,17 +92,18 @@ def test_online_equals_offline(seed: int, n: int) -> None:
     )
     rows = build_rows(log, whole.base_logit, evidence, model.memory_sets, float(w.constants[2]))
     z = rows.dense @ w.dense + w.global_pattern[rows.patterns]
-    z += np.array([w.question_bias[q] if q < len(w.question_bias) else 0.0 for q in whole.question])
+    known = whole.question < len(w.question)
+    own_question = np.where(known[:, None], w.question[np.where(known, whole.question, 0)], 0.0)
+    z += own_question[:, 0] + own_question[:, 1] * rows.ability
     used = rows.concept != 0xFFFFFFFF
     share = used / used.sum(axis=1, keepdims=True)
-    own = np.zeros((8, 3))
+    own = np.zeros((8, len(OWN_NAMES)))
     own[: len(w.concept)] = w.concept
     each = own[np.where(used, rows.concept, 7)]
-    part = (
-        each[..., 0]
-        + (each[..., 1:] * rows.concept_values).sum(axis=2)
-        + w.concept_pattern[rows.concept_patterns]
-    )
+    part = each[..., 0] + (each[..., 1 : 1 + N_OWN_VALUES] * rows.concept_values).sum(axis=2)
+    patterns = rows.concept_patterns.astype(int)
+    last_two = 1 + N_OWN_VALUES + np.where(patterns >= 4, patterns % 4 + 4, patterns)
+    part += w.concept_pattern[patterns] + np.take_along_axis(each, last_two[..., None], axis=2)[..., 0]
     z += (share * part).sum(axis=1)
     table = {int(k): float(v) for k, v in zip(w.pair_key, w.pair_weight, strict=True) if k}
     z += np.array([sum(table.get(int(k), 0.0) for k in keys) for keys in rows.keys])

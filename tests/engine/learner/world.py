@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.learner.features import N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS
+from engine.learner.features import N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS, N_OWN
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.model import LearnerModel
 from engine.learner.regression import pair_table
@@ -73,8 +73,8 @@ def random_model(rng: np.random.Generator, keys: U8 | None = None) -> LearnerMod
         constants=np.array([0.4, 12.0, 0.0]),
         version="random",
         arrays={
-            "question_bias": rng.normal(0, 0.3, 40).astype(np.float32),
-            "concept": rng.normal(0, 0.2, (5, 3)).astype(np.float32),
+            "question": rng.normal(0, 0.3, (40, 2)).astype(np.float32),
+            "concept": rng.normal(0, 0.2, (5, N_OWN)).astype(np.float32),
             "concept_pattern": rng.normal(0, 0.2, N_CONCEPT_PATTERNS).astype(np.float32),
             "global_pattern": rng.normal(0, 0.2, N_GLOBAL_PATTERNS).astype(np.float32),
             "pair_key": table,

@@ -16,7 +16,8 @@ from engine.candidates import Candidates, gather
 from engine.explain import Level, explain
 from engine.learner import TARGET_RETENTION, LearnerState, absorb, predict
 from engine.learner.memory import DEFAULT_WEIGHTS
-from engine.learner.score import VIEW_COUNTS, VIEW_FLOATS, read_only, view_concepts
+from engine.learner.score import read_only
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
 from engine.policy import BUILT_IN, SOURCES
 from engine.recommend import RecommendQuery, recommend
 from engine.serving import Serving
@@ -98,7 +99,20 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
             found,
         )  # fmt: skip
 
-    survey_args = (world.concepts, view, counts, mastered, last, memory, profile, asked, 1, out, wishes)
+    survey_args = (
+        world.concepts,
+        touched,
+        view,
+        counts,
+        mastered,
+        last,
+        memory,
+        profile,
+        asked,
+        1,
+        out,
+        wishes,
+    )
     view_concepts(header, touched, recent, weights, NOW, TARGET_RETENTION, view, counts, mastered)
     survey(*survey_args)
     held, found = gathered()
@@ -144,7 +158,9 @@ def _twins(
     wanted = {source: wishes[place].tolist() for place, source in enumerate(SOURCES)}
     quotas = dict(zip(SOURCES, POLICY.quotas, strict=True))
     return {
-        "survey": lambda: naive.survey(world.concepts, view, counts, mastered, last, memory, profile, told),
+        "survey": lambda: naive.survey(
+            world.concepts, state.concepts, view, counts, mastered, last, memory, profile, told
+        ),
         "gather": lambda: naive.gather(
             world.concepts, world.questions, ready, standing, wanted, quotas, [], set(), POLICY.target_success, 1, 10
         ),

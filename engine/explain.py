@@ -9,7 +9,7 @@ from typing import Any, Final
 from engine.learner import TARGET_RETENTION
 from engine.messages import ENGLISH
 from engine.policy import SOURCES, TERMS
-from engine.scoring import GAIN, GOAL, KEEP, ZONE, ZONE_WIDTH
+from engine.scoring import GAIN, GOAL, KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
 from engine.slate import Slate
 
 CHANCE: Final = "chance"
@@ -208,8 +208,8 @@ def _zone_without(predicted: float, target: float, needed: float, messages: Mapp
     """Return the chance of success at which `zone` has fallen to `needed`, on the learner's own side first."""
     if needed <= 0.0:
         return ""
-    away = ZONE_WIDTH * math.sqrt(-2.0 * math.log(needed))
-    below, above = _percent(target - away), _percent(target + away)
+    away = math.sqrt(-2.0 * math.log(needed))
+    below, above = _percent(target - ZONE_BELOW * away), _percent(target + ZONE_ABOVE * away)
     if below > 0 and (predicted <= target or above >= 100):
         return messages["without.zone.below"].format(predicted=below)
     return messages["without.zone.above"].format(predicted=above) if above < 100 else ""

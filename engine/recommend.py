@@ -11,8 +11,9 @@ import numpy as np
 from engine.candidates import MAX_CANDIDATES, Candidates, gather
 from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
 from engine.learner import TARGET_RETENTION, LearnerState, predict
-from engine.learner.score import VIEW_COUNTS, VIEW_FLOATS, read_only, view_concepts
+from engine.learner.score import read_only
 from engine.learner.state import Records
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
 from engine.policy import SOURCES, TERMS, Policy
 from engine.scoring import score, tastes
 from engine.serving import Serving
@@ -144,7 +145,7 @@ def _recommend(
     outlook = np.empty((size, SURVEY_WIDTH), np.float32)
     wishes = np.empty((len(SOURCES), size), np.float32)
     survey(
-        serving.concepts, view, counts, mastered, header["last_concept"][0],
+        serving.concepts, touched, view, counts, mastered, header["last_concept"][0],
         model.memory_sets[model.memory_set], profile, settings, query.seed, outlook, wishes,
     )  # fmt: skip
     found = Candidates.room(query.excluded.shape[0] + recent.shape[0])

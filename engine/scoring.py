@@ -4,7 +4,7 @@ Every term lies in [0, 1]; contributions are weight · value, penalties negative
 predicted success of the question, E its exercised concepts with weights e (1 for its own), and capitals the columns of
 `engine.survey`:
 
-- zone: exp(−½((p − target)/0.15)²)
+- zone: exp(−½((p − target)/width)²), width 0.25 below the target and 0.08 above it
 - gain: 1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))
 - retention: 1 − Π over E of (1 − e·RETENTION)
 - readiness: min over its own concepts of READY
@@ -49,7 +49,10 @@ ZONE, GAIN, KEEP, READINESS, GOAL, COLLABORATION, LIKENESS, CONTEXT, TAKE_UP, PO
 )
 """Columns of the values, in the order of `engine.policy.TERMS`."""
 
-ZONE_WIDTH = 0.15
+ZONE_BELOW = 0.25
+"""How far below the target a predicted success may lie before `zone` has fallen to e^−½."""
+ZONE_ABOVE = 0.08
+"""The same above it: what is too easy teaches nothing and bores, what is a little too hard still teaches."""
 LONG_S = 180.0
 """A question of this length is long on a phone or for a tired learner."""
 REPEAT_HALF_LIFE_S = 86400.0
@@ -169,7 +172,7 @@ def score(
         row = found.rows[i]
         value = values[i]
         p = predicted[i]
-        away = (p - settings[TARGET]) / ZONE_WIDTH
+        away = (p - settings[TARGET]) / (ZONE_BELOW if p < settings[TARGET] else ZONE_ABOVE)
         value[ZONE] = np.exp(-0.5 * away * away)
         value[CONTEXT] = _moment(questions.seconds[row], p, settings)
         area = concepts.area[found.concepts[i]]

@@ -12,6 +12,7 @@ import numpy as np
 from engine.graph import FULLY_READY, NEARLY_MASTERED, readiness, spread
 from engine.jit import kernel
 from engine.learner.memory import days_until, retrievability, review
+from engine.learner.state import Records
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays
 from engine.types import F4, F8, I4, NO_ROW, U1, U4
@@ -34,6 +35,13 @@ LEARN_RIGHT = 1.35
 
 LEARN_WRONG = 1.105
 """Factor on the odds of mastery from one wrong answer and its correction: e^0.1."""
+
+KNOWN_AT_FIRST = 0.2
+GUESS = 0.25
+SLIP = 0.1
+LEARN = 0.1
+"""Bayesian knowledge tracing (Corbett and Anderson 1995): chance that a concept is known before the first answer, of a
+right answer without knowing it and a wrong one with, and of learning it at an answer. Customary values, not fitted."""
 
 HORIZON_DAYS = 7.0
 """How far ahead recall is looked at when the gain of a review is weighed."""
@@ -64,6 +72,26 @@ def learning(mastery: float, factor: float) -> float:
     rise = mastery * factor / (mastery * factor + 1.0 - mastery) - mastery
     root = np.sqrt(LEARN_RIGHT)
     return float(rise * (root + 1.0) / (root - 1.0))
+
+
+@kernel
+def known_after(known: float, right: bool) -> float:
+    """Return the chance that a concept was known at an answer, given its outcome."""
+    hit = known * (1.0 - SLIP if right else SLIP)
+    return hit / (hit + (1.0 - known) * (GUESS if right else 1.0 - GUESS))
+
+
+@kernel
+def known_by(pattern: int) -> float:
+    """Return the chance that a concept is known after its last answers, bits behind a leading 1, the newest lowest."""
+    known = KNOWN_AT_FIRST
+    place = 7
+    while place > 0 and (pattern >> place) & 1 == 0:
+        place -= 1
+    for bit in range(place - 1, -1, -1):
+        known = known_after(known, (pattern >> bit) & 1 == 1)
+        known += (1.0 - known) * LEARN
+    return known
 
 
 @kernel
@@ -122,6 +150,7 @@ def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> No
 @kernel
 def survey(
     concepts: ConceptArrays,
+    touched: Records,
     view: F8,
     counts: U4,
     mastered: U1,
@@ -135,25 +164,37 @@ def survey(
 ) -> None:
     """Look at every concept once for one learner; fills out (nc, SURVEY_WIDTH) and wishes (sources, nc).
 
-    `view` (nc, 9), `counts` (nc, 4) and `mastered` (nc,) are what `engine.learner.score.view_concepts` fills.
-    `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in content space. out holds, by
-    column:
+    `touched` are the state's concept records; `view` (nc, 9), `counts` (nc, 4) and `mastered` (nc,) are what
+    `engine.learner.view.view_concepts` fills. `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in
+    content space. out holds, by column:
 
-    READY from `engine.graph.readiness`; RIGHT and WRONG, the gain of practising it with either outcome: 1 −
-    (1 − learning)(1 − remembering), times ½ + ½·max(importance, unlock); RETENTION, what forgetting costs:
-    known · (1 − R) / (1 − R + 1 − R*), known being 1 when mastered, else (right + ½)/(tried + 1); TOWARDS and
-    STEPS, the objective; FOLLOWS, the share in which learners turned to it after what this one practised
-    last; STANDING, the mastery; UNLOCKS, how many closed concepts wait for it. A wish is how much a source
-    wants a concept, negative when not at all.
+    - READY from `engine.graph.readiness`, on the mean of mastery and K, the chance that the concept is known by its
+      last answers (`known_by`): a prior alone opens nothing, two right answers do
+    - RIGHT and WRONG, the gain of practising it with either outcome: 1 − (1 − learned)(1 − remembering), times
+      ½ + ½·max(importance, unlock), where learned = √(learning · (1 − K after that outcome)): what both a theory of
+      gradual growth and one of all-or-none learning expect
+    - RETENTION, what forgetting costs: held · (1 − R) / (1 − R + 1 − R*), held being 1 when mastered, else
+      (right + ½)/(tried + 1)
+    - TOWARDS and STEPS, the objective; FOLLOWS, the share in which learners turned to it after what this one practised
+      last; STANDING, the mastery; UNLOCKS, how many closed concepts wait for it
+
+    A wish is how much a source wants a concept, negative when not at all.
     """
     size = view.shape[0]
     mastery = view[:, 0].copy()
     attempts = counts[:, 0].copy()
+    known = np.full(size, KNOWN_AT_FIRST)
+    speaks = mastery.copy()
+    for i in range(touched.shape[0]):
+        c = touched[i].row
+        if c < size and attempts[c] > 0:
+            known[c] = known_by(int(touched[i].pattern))
+            speaks[c] = 0.5 * (mastery[c] + known[c])
     proven = np.empty(size)
     ready = np.empty(size)
     readiness(
         concepts.need_offsets, concepts.need_rows, concepts.need_hard, concepts.order,
-        mastery, mastered, attempts, proven, ready,
+        speaks, mastered, attempts, proven, ready,
     )  # fmt: skip
     out[:, FOLLOWS] = 0.0
     out[:, TOWARDS] = 0.0
@@ -166,14 +207,14 @@ def survey(
     for c in range(size):
         m = min(max(mastery[c], 0.001), 0.999)
         recall = view[c, 2]
-        right = learning(m, LEARN_RIGHT)
-        wrong = learning(m, LEARN_WRONG)
+        right = np.sqrt(learning(m, LEARN_RIGHT) * (1.0 - known_after(known[c], True)))
+        wrong = np.sqrt(learning(m, LEARN_WRONG) * (1.0 - known_after(known[c], False)))
         cost = 0.0
         if not np.isnan(recall):
             right = 1.0 - (1.0 - right) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 3, memory))
             wrong = 1.0 - (1.0 - wrong) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 1, memory))
-            known = 1.0 if mastered[c] == 1 else (counts[c, 1] + 0.5) / (attempts[c] + 1.0)
-            cost = min(1.0, known) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
+            held = 1.0 if mastered[c] == 1 else (counts[c, 1] + 0.5) / (attempts[c] + 1.0)
+            cost = min(1.0, held) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
         worth = 0.5 + 0.5 * max(concepts.importance[c], unlock[c])
         out[c, READY] = ready[c]
         out[c, RIGHT] = worth * right

@@ -97,8 +97,24 @@ def learning(mastery: float, factor: float) -> float:
     return rise(mastery, factor) / rise(1.0 / (1.0 + most), 1.35)
 
 
+def known_after(known: float, right: bool) -> float:
+    """Return Bayes' rule for a concept that is known or not: guess .25, slip .1."""
+    if_known, if_not = (0.9, 0.25) if right else (0.1, 0.75)
+    return known * if_known / (known * if_known + (1.0 - known) * if_not)
+
+
+def known_by(outcomes: list[bool]) -> float:
+    """Return the chance that a concept is known after these answers, oldest first."""
+    known = 0.2
+    for right in outcomes:
+        known = known_after(known, right)
+        known = known + 0.1 * (1.0 - known)
+    return known
+
+
 def survey(
     arrays: Any,
+    touched: Array,
     view: Array,
     counts: Array,
     mastered: Array,
@@ -117,7 +133,13 @@ def survey(
         for c in range(size)
     }
     mastery = view[:, 0]
-    proven, ready = readiness(needs, mastery, mastered, counts[:, 0])
+    told = {
+        int(r["row"]): known_by([digit == "1" for digit in bin(int(r["pattern"]))[3:]])
+        for r in touched
+        if r["attempts"] > 0
+    }
+    speaks = [0.5 * (float(mastery[c]) + told[c]) if c in told else 0.0 for c in range(size)]
+    proven, ready = readiness(needs, speaks, mastered, counts[:, 0])
     lacking = {c: [n for n, hard in needs[c] if hard and proven[n] < NEARLY] for c in range(size)}
     objective = int(asked["objective"])
     steps = distances(arrays.need_offsets, arrays.need_rows, objective) if objective >= 0 else {}
@@ -128,7 +150,11 @@ def survey(
         unlock = min(1.0, sum(float(arrays.importance[d]) / len(lacking[d]) for d in waiting))
         m = min(max(float(mastery[c]), 0.001), 0.999)
         recall, stability, difficulty = (float(x) for x in view[c, 2:5])
-        gains = [learning(m, 1.35), learning(m, 1.105)]
+        chance_known = told.get(c, 0.2)
+        gains = [
+            math.sqrt(learning(m, 1.35) * (1.0 - known_after(chance_known, True))),
+            math.sqrt(learning(m, 1.105) * (1.0 - known_after(chance_known, False))),
+        ]
         cost = 0.0
         if not math.isnan(recall):
             gains = [
@@ -313,7 +339,7 @@ def terms(
     effort = 0.5 * (1.0 - p) + 0.5 * length
     again = 0.5 ** (met[question] / 24.0) if question in met else 0.0
     return {
-        "zone": math.exp(-0.5 * ((p - asked["target"]) / 0.15) ** 2),
+        "zone": math.exp(-0.5 * ((p - asked["target"]) / (0.25 if p < asked["target"] else 0.08)) ** 2),
         "gain": 1.0 - gain,
         "retention": 1.0 - cost,
         "readiness": min(rows[c]["READY"] for c in own),

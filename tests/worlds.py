@@ -8,7 +8,8 @@ import numpy as np
 
 from engine.catalog import Catalog, build_catalog
 from engine.learner import TARGET_RETENTION, LearnerState, absorb
-from engine.learner.score import VIEW_COUNTS, VIEW_FLOATS, read_only, view_concepts
+from engine.learner.score import read_only
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
 from engine.serving import Models, Serving, prepare
 from engine.types import AnswerBatch, Concept, Prerequisite, Question
 
@@ -142,7 +143,7 @@ def someone(serving: Serving, seed: int, *, answers: int = 40, ending: float = N
 
 
 def look(serving: Serving, state: LearnerState, now: float = NOON) -> tuple[Any, Any, Any]:
-    """Return (view, counts, mastered) of `engine.learner.score.view_concepts` for every concept row."""
+    """Return (view, counts, mastered) of `engine.learner.view.view_concepts` for every concept row."""
     size = serving.catalog.concept_count
     view, counts = np.empty((size, VIEW_FLOATS)), np.empty((size, VIEW_COUNTS), np.uint32)
     mastered = np.empty(size, np.uint8)

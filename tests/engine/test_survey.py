@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine import survey as s
 from engine.collaborative import CollaborativeModel
 from engine.learner import LearnerState
+from engine.learner.score import read_only
 from engine.policy import SOURCES
 from engine.serving import Models, Serving, prepare
 from engine.types import F4
@@ -58,6 +59,7 @@ def surveyed(
     last = np.ascontiguousarray(state.header["last_concept"][0])
     s.survey(
         served.concepts,
+        read_only(state.concepts),
         view,
         counts,
         mastered,
@@ -84,6 +86,7 @@ def test_survey_equals_its_naive_twin(seed: int, goal: bool, answers: int) -> No
     view, counts, mastered = worlds.look(served, state)
     rows, twin_wishes = naive.survey(
         served.concepts,
+        state.concepts,
         view,
         counts,
         mastered,
@@ -115,6 +118,20 @@ def test_a_learner_who_knows_counting_is_ready_for_adding() -> None:
     served = worlds.served(worlds.chain("count", "add", "multiply"))
     _, wishes = surveyed(served, worlds.who_knows(served, "count"))
     assert (wishes[s.FRONTIER] >= 0.0).tolist() == [False, True, False]
+
+
+@given(st.integers(1, 255))
+def test_knowing_equals_its_naive_twin(pattern: int) -> None:
+    outcomes = [digit == "1" for digit in bin(pattern)[3:]]
+    assert s.known_by(pattern) == pytest.approx(naive.known_by(outcomes), abs=1e-12)
+
+
+def test_one_right_answer_opens_nothing_and_two_do() -> None:
+    served = worlds.served(worlds.chain("count", "add"))
+    for answers, is_open in ((1, False), (2, True)):
+        state = worlds.practise(served, [(f"count-{i + 1}", True) for i in range(answers)])
+        out, _ = surveyed(served, state)
+        assert (out[1, s.READY] > 0.0) == is_open
 
 
 def test_learning_is_most_where_half_is_known_and_nothing_at_the_top() -> None:

@@ -40,9 +40,9 @@ JUDGES_IN = 20
 FEWEST_JUDGED = 100
 """With fewer held-out answers a comparison would be chance: the candidate is taken."""
 TOLERANCE_NATS = 0.0005
-"""A candidate whose log loss is higher by less than this is no worse: the difference is that of two fits."""
+"""A candidate whose log loss is higher by less than this counts as no worse. A choice, not a measurement."""
 MOST_ANSWERS = 4_000_000
-"""Answers held in memory at once (about 150 bytes each); of a longer log, whole learners are left out by digest."""
+"""Answers held in memory at once (by estimate 150 bytes each); of a longer log, whole learners are left out by digest."""
 LIBRARIES = ("genie-server", "numpy", "scipy", "numba", "faiss-cpu", "implicit")
 
 Progress = Callable[[str, float], None]

@@ -15,6 +15,7 @@ from engine.learner.memory import DEFAULT_WEIGHTS, TARGET_RETENTION, grade_answe
 from engine.learner.model import IncompatibleModel, LearnerModel
 from engine.learner.score import QuestionConcepts
 from engine.learner.state import LearnerState
+from engine.learner.terms import Term, explain_prediction
 
 __all__ = [
     "DEFAULT_WEIGHTS",
@@ -27,8 +28,10 @@ __all__ = [
     "LearnerModel",
     "LearnerState",
     "QuestionConcepts",
+    "Term",
     "absorb",
     "concept_view",
+    "explain_prediction",
     "grade_answer",
     "predict",
     "preview",

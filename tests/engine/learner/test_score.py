@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.learner import IncompatibleModel, LearnerModel, LearnerState, absorb, concept_view, predict
+from engine.learner import (
+    IncompatibleModel,
+    LearnerModel,
+    LearnerState,
+    absorb,
+    concept_view,
+    explain_prediction,
+    predict,
+)
 from engine.learner.features import DENSE_NAMES, N_OWN_VALUES, OWN_NAMES
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.rows import TrainingLog, build_rows
@@ -120,6 +128,22 @@ def test_absorbed_prediction_equals_predict() -> None:
     said = absorb(before, batch(history[-1:]), model).predicted[0]
     asked = predict(before, np.array([history[-1].question], np.uint32), qc, model, history[-1].at)[0]
     assert said == pytest.approx(asked, abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, n=st.integers(0, 60))
+def test_terms_sum_to_the_prediction(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    qc, model = catalog(), random_model(rng)
+    history = answers(rng, n)
+    state = absorb(LearnerState.empty(), batch(history), model).state if history else LearnerState.empty()
+    now = (history[-1].at if history else START) + 600
+    for question in rng.integers(0, QUESTIONS, 4):
+        terms = explain_prediction(state, int(question), qc, model, now)
+        said = sigmoid(sum(term.contribution for term in terms))
+        asked = predict(state, np.array([question], np.uint32), qc, model, now)[0]
+        assert said == pytest.approx(asked, abs=1e-6)
+        assert {term.group for term in terms} <= {"learner", "concept", "question", "sequence"}
 
 
 def test_view_agrees_with_what_was_logged_and_fades() -> None:

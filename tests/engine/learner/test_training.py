@@ -166,7 +166,7 @@ def test_memory_fit_finds_faster_forgetting() -> None:
     offsets = [0]
     for _ in range(cards):
         days = np.cumsum(rng.integers(1, 12, 5)).astype(float)
-        moments = 1e9 + 86400 * (days + rng.integers(60))
+        moments: F8 = np.asarray(1e9 + 86400 * (days + rng.integers(60)), np.float64)
         grade = np.full(5, 3, np.uint8)
         for i in range(1, 5):
             part = Reviews(np.array([0, i + 1]), grade[: i + 1], moments[: i + 1])

@@ -42,7 +42,7 @@ FEWEST_JUDGED = 100
 TOLERANCE_NATS = 0.0005
 """A candidate whose log loss is higher by less than this counts as no worse. A choice, not a measurement."""
 MOST_ANSWERS = 4_000_000
-"""Answers held in memory at once (by estimate 150 bytes each); of a longer log, whole learners are left out by digest."""
+"""Answers held in memory at once (by estimate 150 bytes each); of a longer log, whole learners are left out."""
 LIBRARIES = ("genie-server", "numpy", "scipy", "numba", "faiss-cpu", "implicit")
 
 Progress = Callable[[str, float], None]

@@ -52,7 +52,7 @@ class Load:
 def work(number: int, opened: list[grpc.Channel], load: Load) -> None:
     """One client thread with a learner of its own."""
     rng = random.Random(number)
-    learner_id = f"learner-{number}"
+    learner_id = f"restarts-{number}"
     while not load.stop.is_set():
         channel = rng.choice(opened)
         try:
@@ -81,7 +81,7 @@ def restart(server: LiveServer) -> None:
     limit = time.monotonic() + RESTART_SECONDS
     while time.monotonic() < limit:
         now = set(server.worker_pids())
-        if len(now) == server.workers and not now & old:
+        if len(now) == len(old) and not now & old:
             return
         time.sleep(0.05)
     raise RuntimeError(f"workers {sorted(old)} were not all replaced within {RESTART_SECONDS} s")

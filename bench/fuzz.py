@@ -98,15 +98,17 @@ def good_request(path: str = RECOMMEND, more: Mapping[bytes, bytes] = EMPTY) -> 
 OPENING = PREFACE + frame(SETTINGS, 0, 0)
 
 
-def exchange(address: tuple[str, int], *parts: bytes, linger: float = 0.05) -> bytes:
-    """Send parts over one connection and return what came back by then."""
+def exchange(
+    address: tuple[str, int], *parts: bytes, linger: float = 0.05, until: bytes = b"grpc-status"
+) -> bytes:
+    """Send parts over one connection; what came back until it said `until`, or nothing for `linger` seconds."""
     received = b""
     with connection(address) as opened:
         for part in parts:
             opened.sendall(part)
         opened.settimeout(linger)
         with contextlib.suppress(OSError):
-            while more := opened.recv(65_536):
+            while until not in received and (more := opened.recv(65_536)):
                 received += more
     return received
 

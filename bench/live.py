@@ -20,6 +20,10 @@ START_SECONDS = 120.0
 """Longest wait for SERVING; a first start compiles the kernels."""
 
 
+SETTINGS = {"GENIE_EXPERIMENTS": "off"}
+"""What every server here is started with: its processes are the supervisor and the workers, and no others."""
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
@@ -36,7 +40,7 @@ class LiveServer:
         self.directory = directory
         self.workers = workers
         self.port = free_port()
-        self.settings = dict(settings or {})
+        self.settings = {**SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 

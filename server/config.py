@@ -92,6 +92,14 @@ class Settings:
     recommendation_hours: float = _setting(
         24.0, "How long a recommended slate is active", least=0.01, most=8_760.0
     )
+    experiments: str = _setting(
+        "alongside",
+        "Where the experiment service is: started alongside, elsewhere at experiments_address, or off",
+        choices=("alongside", "elsewhere", "off"),
+    )
+    experiments_address: str = _setting(
+        "127.0.0.1:50052", "Where the experiment service listens and workers reach it, as host:port"
+    )
     health_probe_seconds: float = _setting(
         5.0, "How often to check that the store can be written", least=0.1, most=3_600.0
     )
@@ -263,6 +271,11 @@ def _conflicts(settings: Settings) -> list[str]:
         problems.append(
             f"store is memory and workers is {settings.workers}; processes cannot share a store in memory: "
             "set workers to 1 or store to lmdb"
+        )
+    host, _, port = settings.experiments_address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        problems.append(
+            f"experiments_address is {settings.experiments_address!r}; must be host:port, such as 127.0.0.1:50052"
         )
     if settings.max_concurrent_calls < settings.threads:
         problems.append(

@@ -78,6 +78,8 @@ class _Worker:
 class _Slot:
     """A place for one worker; counts the failures in a row."""
 
+    companion: bool = False
+    """Its worker serves something else beside the workers: nothing waits for it, and it keeps nothing alive."""
     failures: int = 0
     workers: list[_Worker] = field(default_factory=list)
 
@@ -93,16 +95,18 @@ class Supervisor:
         start_seconds: float,
         drain_seconds: float,
         on_serving: Callable[[], None] = lambda: None,
+        companions: int = 0,
     ) -> None:
         """`command(slot, control descriptor)` is a worker's command line; `drain_seconds` the longest drain.
 
-        `on_serving` is called once, when all workers serve for the first time.
+        `on_serving` is called once, when all workers serve for the first time. The slots past `workers` are for
+        `companions`, which are kept alive too, but which the workers can do without.
         """
         self._command = command
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
         self._on_serving = on_serving
-        self._slots = [_Slot() for _ in range(workers)]
+        self._slots = [_Slot(companion=slot >= workers) for slot in range(workers + companions)]
         self._selector = selectors.DefaultSelector()
         self._due: list[tuple[float, int]] = []
         """Heap of (when, slot): workers to start."""
@@ -173,7 +177,8 @@ class Supervisor:
         return [worker for slot in self._slots for worker in slot.workers]
 
     def _any_serving(self) -> bool:
-        return any(worker.serving_since is not None and not worker.draining for worker in self._workers())
+        serving = (worker for slot in self._slots if not slot.companion for worker in slot.workers)
+        return any(worker.serving_since is not None and not worker.draining for worker in serving)
 
     def _start(self, slot: int, replaces: _Worker | None = None) -> None:
         if self._stopping:
@@ -205,7 +210,8 @@ class Supervisor:
                 self._drain(old, signal.SIGHUP)
             else:
                 self._replace_next()
-        if not self._announced and all(any(w.serving_since for w in slot.workers) for slot in self._slots):
+        needed = (slot for slot in self._slots if not slot.companion)
+        if not self._announced and all(any(w.serving_since for w in slot.workers) for slot in needed):
             self._announced = True
             self._on_serving()
 
@@ -244,7 +250,7 @@ class Supervisor:
         hopeless = worker.serving_since is None and (
             code == EXIT_CONFIGURATION or slot.failures + 1 >= MOST_FAILED_STARTS
         )
-        if hopeless and not self._any_serving():
+        if hopeless and not slot.companion and not self._any_serving():
             log(
                 _LOG,
                 logging.CRITICAL,

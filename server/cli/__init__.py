@@ -7,6 +7,8 @@ import click
 
 _COMMANDS = {
     "serve": "Run the server.",
+    "experiments": "Run the experiment service by itself.",
+    "experiment": "Create, start, stop, watch and report experiments.",
     "import": "Read a catalogue, learners or answers from files.",
     "export": "Write what is stored to files.",
     "train": "Learn models from the answers.",

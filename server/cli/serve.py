@@ -2,14 +2,17 @@
 
 import logging
 import os
+import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
 from server.cli.settings import as_arguments, configuration, refuse, settings_options
 from server.config import ConfigurationError, Settings
+from server.experiments.process import reserve_address, worker_command
 from server.logs import configure, log
 from server.workers import Supervisor, reserve_port
 
@@ -33,11 +36,16 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
         held, host, port = reserve_port(settings.host, settings.port)
     except ConfigurationError as error:
         refuse(error)
+    companion = _Companion(config_file, options, settings)
+    if settings.experiments == "alongside" and not assemble:
+        options = {**options, **companion.reserve()}
     arguments = [*as_arguments(config_file, {**options, "host": host, "port": port})]
     if assemble:
         arguments += ["--assemble", assemble]
 
-    def worker_command(slot: int, control: int) -> list[str]:
+    def command_of(slot: int, control: int) -> list[str]:
+        if slot == settings.workers:
+            return companion.command(slot, control)
         marks = [f"--worker-id={slot + 1}", f"--control-fd={control}"]
         return [sys.executable, "-m", "server", "worker", *marks, *arguments]
 
@@ -46,16 +54,59 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
             _LOG, logging.INFO, "serving", address=f"{host}:{port}", workers=settings.workers, pid=os.getpid()
         )
 
-    with held:
-        code = _supervisor(settings, worker_command, announce).run()
+    with held, companion:
+        code = Supervisor(
+            workers=settings.workers,
+            companions=1 if companion.wanted else 0,
+            command=command_of,
+            start_seconds=settings.start_seconds,
+            drain_seconds=settings.drain_notice_seconds + settings.drain_seconds,
+            on_serving=announce,
+        ).run()
     sys.exit(code)
 
 
-def _supervisor(settings: Settings, worker_command: Any, announce: Any) -> Supervisor:
-    return Supervisor(
-        workers=settings.workers,
-        command=worker_command,
-        start_seconds=settings.start_seconds,
-        drain_seconds=settings.drain_notice_seconds + settings.drain_seconds,
-        on_serving=announce,
-    )
+class _Companion:
+    """The experiment service alongside: its address, and its command line."""
+
+    def __init__(self, config_file: Path | None, options: dict[str, Any], settings: Settings) -> None:
+        self._config_file = config_file
+        self._options = options
+        self._settings = settings
+        self._held: socket.socket | None = None
+        self._host, self._port = "", 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to be started."""
+        return self._held is not None
+
+    def reserve(self) -> dict[str, str]:
+        """Take the address; what workers have to be told of it. Without one, experiments are off."""
+        try:
+            self._held, self._host, self._port = reserve_address(self._settings.experiments_address)
+        except ConfigurationError as error:
+            log(_LOG, logging.WARNING, "experiments are off: their address is taken", problem=str(error))
+            return {"experiments": "off"}
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        return {"experiments_address": f"{shown}:{self._port}"}
+
+    def command(self, slot: int, control: int) -> list[str]:
+        """The command line of its process, which needs no TLS where only this machine reaches it."""
+        return worker_command(
+            self._config_file,
+            self._options,
+            self._settings,
+            host=self._host,
+            port=self._port,
+            secure=not ip_address(self._host).is_loopback,
+            control=control,
+            worker_id=slot + 1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()

@@ -1,6 +1,7 @@
 """What became of recommended questions: events into the store and into the learner's taste. Knows no scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -67,6 +68,7 @@ def take_feedback(
     bundle = tenants.bundle(call.tenant)
     slates: dict[str, SlateRecord | None] = {}
     by_learner: dict[str, list[tuple[int, FeedbackEvent]]] = {}
+    doubtful: list[tuple[int, FeedbackEvent]] = []
     for place, event in enumerate(events):
         try:
             check = Violations().item("events", place)
@@ -74,9 +76,11 @@ def take_feedback(
             if event.recommendation_id not in slates:
                 slates[event.recommendation_id] = find_slate(serving, call.tenant, event.recommendation_id)
             record = _resolve(bundle, slates[event.recommendation_id], event, happened_at, call.now)
+        except errors.RecommendationNotFound:
+            # It may be a repeat: slates make room for newer ones and are not durable, events are kept.
+            doubtful.append((place, _bare(event, happened_at, call.now)))
         except errors.GenieError as error:
-            results[place].status = pb.FEEDBACK_STATUS_REJECTED
-            results[place].error.CopyFrom(error.status())
+            _refuse(results[place], error)
         else:
             by_learner.setdefault(event.learner_id, []).append((place, record))
     pending = []
@@ -84,16 +88,40 @@ def take_feedback(
         records = [record for _, record in group]
         operation = store.submit(Partition(call.tenant, learner_id), partial(_record, records=records))
         pending.append((operation, group))
+    asked = [
+        store.submit(Partition(call.tenant, events[place].learner_id), partial(_repeated, record=record))
+        for place, record in doubtful
+    ]
     for operation, group in pending:
         outcomes = committed(operation, call)
         for (place, record), outcome in zip(group, outcomes, strict=True):
-            if outcome is Outcome.REUSED:
-                reused = errors.IdempotencyKeyReused(field="event_id", id=record.event_id)
-                results[place].status = pb.FEEDBACK_STATUS_REJECTED
-                results[place].error.CopyFrom(reused.status())
-            else:
-                results[place].status = _STATUSES[outcome]
+            _fill(results[place], record, outcome)
+    for (place, record), question in zip(doubtful, asked, strict=True):
+        try:
+            _fill(results[place], record, committed(question, call))
+        except errors.RecommendationNotFound as error:
+            _refuse(results[place], error)
     return results
+
+
+def _fill(result: pb.FeedbackResult, record: FeedbackEvent, outcome: Outcome) -> None:
+    if outcome is Outcome.REUSED:
+        _refuse(result, errors.IdempotencyKeyReused(field="event_id", id=record.event_id))
+    else:
+        result.status = _STATUSES[outcome]
+
+
+def _refuse(result: pb.FeedbackResult, error: errors.GenieError) -> None:
+    result.status = pb.FEEDBACK_STATUS_REJECTED
+    result.error.CopyFrom(error.status())
+
+
+def _repeated(tx: Transaction, *, record: FeedbackEvent) -> Outcome:
+    """What an event without a slate is, if it was recorded before. Raises RecommendationNotFound, which undoes it."""
+    outcome = record_feedback(tx, [record])[0]
+    if outcome is Outcome.RECORDED:
+        raise errors.RecommendationNotFound(recommendation_id=record.recommendation_id)
+    return outcome
 
 
 def _check(check: Violations, event: pb.FeedbackEvent, now: float) -> float:
@@ -124,6 +152,16 @@ def _resolve(
     item = Slate.from_bytes(slate.payload).items[slate.question_ids.index(event.question_id)]
     catalog, concept = bundle.catalog, int(item["concept"])
     known = concept < catalog.concept_count
+    return replace(
+        _bare(event, happened_at, now),
+        question_row=int(item["question"]),
+        sources=int(item["sources"]),
+        area=catalog.areas[int(catalog.area_code[concept])] if known else "",
+    )
+
+
+def _bare(event: pb.FeedbackEvent, happened_at: float, now: float) -> FeedbackEvent:
+    """What the caller says of an event, without what its slate tells."""
     return FeedbackEvent(
         event_id=event.event_id,
         recommendation_id=event.recommendation_id,
@@ -132,9 +170,6 @@ def _resolve(
         happened_at=happened_at,
         dwell_ms=round(event.dwell_duration.ToMilliseconds()),
         received_at=now,
-        question_row=int(item["question"]),
-        sources=int(item["sources"]),
-        area=catalog.areas[int(catalog.area_code[concept])] if known else "",
     )
 
 

@@ -65,6 +65,22 @@ def test_feedback_counts_once(world: Core) -> None:
         assert info_of(refused.results[0].error).reason == "IDEMPOTENCY_KEY_REUSED"
 
 
+def test_a_repeat_of_feedback_is_known_when_its_slate_is_gone(world: Core) -> None:
+    slate = world.recommend()
+    feedback(world, event(slate, 0))
+    for _ in range(50):
+        world.recommend(limit=1)
+    assert reason(failure(lambda: explain(world, slate))) == "RECOMMENDATION_NOT_FOUND"
+    again = feedback(world, event(slate, 0), event(slate, 1), event(slate, 1, event_id="e-2"))
+    assert (again.recorded_count, again.duplicate_count, again.rejected_count) == (0, 1, 2)
+    assert again.results[0].status == pb.FEEDBACK_STATUS_DUPLICATE
+    assert [info_of(result.error).reason for result in again.results[1:]] == [
+        *("IDEMPOTENCY_KEY_REUSED", "RECOMMENDATION_NOT_FOUND")
+    ]
+    # What was refused left nothing behind.
+    assert feedback(world, event(slate, 1, event_id="e-2")).rejected_count == 1
+
+
 def test_feedback_that_belongs_nowhere(world: Core) -> None:
     slate, others = world.recommend(limit=2), world.recommend("grace", limit=2)
     outside = next(f"add-{n}" for n in range(10) if f"add-{n}" not in ids(slate))

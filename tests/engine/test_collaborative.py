@@ -99,4 +99,4 @@ def test_fold_in_nears_the_exact_minimiser_which_equals_its_twin(seed: int, size
     assert exact == pytest.approx(naive.fold_in(factors, gram, rows, confidence), abs=1e-8)
     assert fold_in(factors, gram, rows, confidence, 100) == pytest.approx(exact, abs=1e-4)
     rough = factors @ fold_in(factors, gram, rows, confidence, FOLD_STEPS)
-    assert rough == pytest.approx(factors @ exact, abs=0.05)
+    assert rough == pytest.approx(factors @ exact, abs=0.15)

@@ -72,7 +72,7 @@ def test_propensities_are_the_frequencies_of_the_draw() -> None:
 
 
 def test_one_concept_twice_gives_way_to_another() -> None:
-    chosen, *_ = drawn([0.50, 0.49, 0.45], room([0, 0, 1], [False, True, True]), 0.0, 1, 3)
+    chosen, *_ = drawn([0.50, 0.49, 0.47], room([0, 0, 1], [False, True, True]), 0.0, 1, 3)
     assert chosen == [0, 2, 1]
 
 

@@ -120,9 +120,10 @@ def seen_after(stub: Any, experiment: experiment_pb2.Experiment, rounds: int) ->
         )
         sent = time.monotonic()
         stub.ReportMetrics(iter([pb.ReportMetricsRequest(reports=[report])]))
-        while count < sum(arm.exposed_count for arm in next(stream).results.arms):
-            count += 1
-            waits.append(time.monotonic() - sent)
+        before = count
+        while count == before:
+            count = sum(arm.exposed_count for arm in next(stream).results.arms)
+        waits.append(time.monotonic() - sent)
     stream.cancel()
     return waits
 
@@ -145,7 +146,7 @@ def run(watchers: int, experiments: int, seconds: float, rounds: int) -> bool:
             stub.StartExperiment(pb.StartExperimentRequest(experiment_id=experiment.experiment_id))
         emit(BENCH, "memory_mb_no_watchers", process.memory_mb())
         emit(BENCH, "cpu_cores_no_watchers", process.cpu_share(seconds))
-        channels = open_watchers(running.target, made[0].experiment_id, watchers)
+        channels = open_watchers(running.target, made[0].experiment_id, watchers - 1)
         emit(BENCH, "memory_mb_idle_watchers", process.memory_mb(), watchers=watchers)
         emit(BENCH, "cpu_cores_idle_watchers", process.cpu_share(seconds), watchers=watchers)
         busy, calls = [], []
@@ -160,7 +161,7 @@ def run(watchers: int, experiments: int, seconds: float, rounds: int) -> bool:
                 busy.append(reply.recorded_count)
             turn += 1
         used = (process.cpu_seconds() - before) / (time.monotonic() - started)
-        facts = {"watchers": watchers, "experiments": experiments}
+        facts: dict[str, Any] = {"watchers": watchers, "experiments": experiments}
         emit(BENCH, "cpu_cores_active", round(used, 3), reports=sum(busy), **facts)
         emit(BENCH, "memory_mb_active", process.memory_mb(), **facts)
         emit(BENCH, "report_call_ms_p50", round(1e3 * statistics.median(calls), 2), **facts)

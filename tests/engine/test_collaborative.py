@@ -18,7 +18,7 @@ from engine.collaborative import (
     train_collaborative,
     transitions,
 )
-from tests import naive_recommend as naive
+from tests import naive_slate
 
 ONE_EACH = Sparse(np.arange(41, dtype=np.int32), np.repeat(np.arange(4, dtype=np.uint32), 10))
 """Forty questions of four concepts, ten each."""
@@ -96,7 +96,7 @@ def test_fold_in_nears_the_exact_minimiser_which_equals_its_twin(seed: int, size
     rows = rng.integers(0, 55, size).astype(np.uint32)
     confidence = (CONFIDENCE * rng.random(size)).astype(np.float32)
     exact = fold_in_exactly(factors, gram, rows, confidence)
-    assert exact == pytest.approx(naive.fold_in(factors, gram, rows, confidence), abs=1e-8)
+    assert exact == pytest.approx(naive_slate.fold_in(factors, gram, rows, confidence), abs=1e-8)
     assert fold_in(factors, gram, rows, confidence, 100) == pytest.approx(exact, abs=1e-4)
     rough = factors @ fold_in(factors, gram, rows, confidence, FOLD_STEPS)
     assert rough == pytest.approx(factors @ exact, abs=0.15)

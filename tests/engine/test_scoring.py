@@ -13,8 +13,7 @@ from engine.learner import LearnerState
 from engine.learner.score import read_only
 from engine.policy import BUILT_IN, SOURCES, TERMS
 from engine.types import NO_ROW
-from tests import naive_recommend as naive
-from tests import worlds
+from tests import naive_slate, worlds
 from tests.engine.test_candidates import gathered
 from tests.engine.test_survey import COLUMNS, with_followers
 
@@ -53,7 +52,7 @@ def test_score_equals_its_naive_twin(seed: int, fatigue: float, available: float
     for i, row in enumerate(rows):
         area = served.concepts.area[found.concepts[i]]
         chances = [float(take_up[b, area]) for b in range(len(SOURCES)) if int(found.sources[i]) >> b & 1]
-        twin = naive.terms(
+        twin = naive_slate.terms(
             served.questions,
             survey,
             row,
@@ -85,7 +84,7 @@ def test_tastes_equal_their_naive_twin(seed: int, answers: int) -> None:
     profile = np.empty(64, np.float32)
     content = served.questions.content
     count = scoring.tastes(read_only(state.recent), content, worlds.NOON, rows, confidence, profile)
-    weights, twin = naive.tastes(state.recent, content, worlds.NOON)
+    weights, twin = naive_slate.tastes(state.recent, content, worlds.NOON)
     assert dict(zip(rows[:count].tolist(), confidence[:count].tolist(), strict=True)) == pytest.approx(
         weights
     )

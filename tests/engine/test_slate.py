@@ -13,8 +13,7 @@ from engine.learner import LearnerState
 from engine.policy import BUILT_IN
 from engine.recommend import RecommendQuery, recommend
 from engine.slate import Slate, draw
-from tests import naive_recommend as naive
-from tests import worlds
+from tests import naive_slate, worlds
 
 WEIGHTS = BUILT_IN["hybrid_v1"].signed
 PENALTY = BUILT_IN["hybrid_v1"].weight("diversity")
@@ -47,7 +46,7 @@ def test_draw_equals_its_naive_twin(seed: int, temperature: float) -> None:
     chosen, sameness, propensity, final, left = drawn(
         scores, room(concepts, review), temperature, seed, count
     )
-    twin = naive.draw(scores, concepts, review, PENALTY, temperature, seed, count)
+    twin = naive_slate.draw(scores, concepts, review, PENALTY, temperature, seed, count)
     assert chosen == [pick for pick, *_ in twin]
     assert sameness == pytest.approx([same for _, same, *_ in twin])
     assert propensity == pytest.approx([odds for *_, odds, _ in twin])

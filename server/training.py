@@ -38,7 +38,7 @@ from store.replay import training_log
 JUDGES_IN = 20
 """One learner of this many judges models and is never trained on."""
 FEWEST_JUDGED = 100
-"""With fewer held-out answers nothing is compared: the candidate is taken. See docs/models.md for how little 100 show."""
+"""With fewer held-out answers nothing is compared: the candidate is taken. docs/models.md: how little 100 show."""
 TOLERANCE_NATS = 0.0005
 """A candidate whose log loss is higher by less than this counts as no worse. A choice, not a measurement."""
 MOST_ANSWERS = 4_000_000

@@ -21,7 +21,7 @@ from engine.learner.score import (
     score_questions,
 )
 from engine.learner.state import LearnerState, Records
-from engine.learner.update import apply_answer, find_row, grow, settle_mastery, sigmoid, whole_seconds
+from engine.learner.update import apply_answer, find_row, grow, settle_mastery, sigmoid, whole_seconds, widen
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, mastery_of, view_concepts
 from engine.types import F4, F8, U1, U2, U4, AnswerBatch
 
@@ -116,18 +116,18 @@ def _absorb(
         if speak:
             ready[:] = math.nan
             whole = global_score(head, now, w, room)
-            question = int(batch.question[i])
-            evidence = float(w.question_rate[question, 1]) if question < w.question_rate.shape[0] else 0.0
+            question = widen(batch.question[i])
+            evidence = 1.0 * w.question_rate[question, 1] if question < w.question_rate.shape[0] else 0.0
             own = start
             while own < stop and batch.weight[own] >= 1.0:
                 own += 1
             z = score_question(
-                head, concepts, recent, question, batch.concept[start:own], float(batch.base_logit[i]), evidence, now,
+                head, concepts, recent, question, batch.concept[start:own], 1.0 * batch.base_logit[i], evidence, now,
                 w, whole, ready, room,
             )  # fmt: skip
             effects.predicted[i] = sigmoid(z)
             for pair in range(start, stop):
-                row = int(batch.concept[pair])
+                row = widen(batch.concept[pair])
                 at = find_row(concepts, row)
                 before, _ = mastery_of(head, concepts, recent, at, row, whole, now, w, room)
                 effects.mastery_before[pair] = before
@@ -137,7 +137,7 @@ def _absorb(
         if speak:
             whole = global_score(head, now, w, room)
         for pair in range(start, stop):
-            row = int(batch.concept[pair])
+            row = widen(batch.concept[pair])
             at = find_row(concepts, row)
             if speak:
                 after, sd = mastery_of(head, concepts, recent, at, row, whole, now, w, room)

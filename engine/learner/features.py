@@ -20,6 +20,7 @@ from engine.learner.update import (
     GLOBAL_DECAY,
     TIME_SCALE_S,
     Record,
+    widen,
 )
 from engine.types import F8, NO_ROW
 
@@ -149,7 +150,7 @@ def window_count(decay: float, n: int) -> float:
 @kernel
 def global_features(header: Record, now: float, out: F8) -> None:
     """Fill out[:N_GLOBAL] with the learner's features as of `now` (epoch seconds)."""
-    n = int(header.applied)
+    n = widen(header.applied)
     elapsed = max(now - header.last_at, 0.0) if n > 0 else 0.0
     out[0] = 1.0
     at = 1
@@ -196,7 +197,7 @@ def was_last(header: Record, row: int) -> bool:
 @kernel
 def concept_features(header: Record, concept: Record, now: float, decay: float, out: F8) -> None:
     """Fill out[:N_CONCEPT] with one touched concept's features as of `now`; `decay` is FSRS's w20."""
-    n = int(concept.attempts)
+    n = widen(concept.attempts)
     elapsed = max(now - concept.last_at, 0.0) if n > 0 else 0.0
     out[:N_CONCEPT] = 0.0
     for j in range(FILTERS):
@@ -324,20 +325,20 @@ def pair_key(
     kind: int, header: Record, met: Record, known: bool, concept_pattern: int, question: int, concept: int
 ) -> np.uint64:
     """Key of pair feature `kind` (see PAIR_NAMES) for a question and its first concept, 0 where there is none."""
-    last = int(header.pattern & 1)
+    last = widen(header.pattern & 1)
     if kind == 0:
         how = 0
         if known:
-            how = 1 + int(met.last) + (2 if header.applied - met.step <= 1 else 0)
-        return hash_pair(0, question, how)
+            how = 1 + widen(met.last) + (2 if header.applied - met.step <= 1 else 0)
+        return hash_pair(widen(0), question, how)
     if kind == 1:
-        return hash_pair(1, question, last_outcomes(concept_pattern, 2))
+        return hash_pair(widen(1), question, last_outcomes(concept_pattern, 2))
     if kind == 2:
-        return hash_pair(2, question, last_outcomes(int(header.pattern), 2))
+        return hash_pair(widen(2), question, last_outcomes(widen(header.pattern), 2))
     if header.applied == 0:
         return np.uint64(0)
     if kind == 3:
-        return hash_pair(3 + last, question, int(header.last_question))
+        return hash_pair(3 + last, question, widen(header.last_question))
     if header.last_concept[0] == NO_ROW:
         return np.uint64(0)
-    return hash_pair(5 + last, concept, int(header.last_concept[0]))
+    return hash_pair(5 + last, concept, widen(header.last_concept[0]))

@@ -14,6 +14,7 @@ from engine.jit import kernel
 from engine.learner.features import DENSE_NAMES, N_CONCEPT_PATTERNS, N_DENSE, N_GLOBAL_PATTERNS, N_OWN
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.score import QuestionConcepts, Weights, base_of, read_only
+from engine.learner.update import widen
 from engine.types import F4, F8, U4
 
 FORMAT: Final = 1
@@ -43,7 +44,7 @@ class IncompatibleModel(ValueError):
 def _base_logits(questions: U4, qc: QuestionConcepts, w: Weights, out: F4) -> None:
     """Fill out (n,) with base logits of `questions` (n,)."""
     for i in range(questions.shape[0]):
-        base, _ = base_of(w, qc, questions[i])
+        base, _ = base_of(w, qc, widen(questions[i]))
         out[i] = base
 
 

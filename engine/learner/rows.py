@@ -28,7 +28,7 @@ from engine.learner.features import (
 )
 from engine.learner.score import U8, add_level, logit, start_level
 from engine.learner.state import CONCEPT, FILTERS, Records, blank_header, blank_recent
-from engine.learner.update import apply_answer, find_question, find_row, start_concept
+from engine.learner.update import apply_answer, find_question, find_row, start_concept, widen
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4, AnswerBatch
 
 
@@ -224,20 +224,20 @@ def fill_row(
         own += batch.weight[pair] >= 1.0
     share = 1.0 / max(own, 1)
     start_level(head, level, spread)
-    first_pattern = 1
-    first = int(NO_ROW)
+    first_pattern = widen(1)
+    first = widen(NO_ROW)
     place = 0
     for pair in range(batch.offsets[i], batch.offsets[i + 1]):
         if batch.weight[pair] < 1.0:
             continue
-        row = int(batch.concept[pair])
+        row = widen(batch.concept[pair])
         at = find_row(concepts, row)
         add_level(concepts, at, share, level, spread)
-        pattern = 1
+        pattern = widen(1)
         if at >= 0:
             concept = concepts[at]
             concept_features(head, concept, now, decay, scratch)
-            pattern = int(concept.pattern)
+            pattern = widen(concept.pattern)
         else:
             new_concept_features(scratch)
         for j in range(N_CONCEPT):
@@ -255,13 +255,13 @@ def fill_row(
         new_concept_features(scratch)
         for j in range(N_CONCEPT):
             dense[N_GLOBAL + j] = scratch[j]
-    question = int(batch.question[i])
+    question = widen(batch.question[i])
     met = find_question(recent, question)
     seen = recent[max(met, 0)]
-    question_features(head, seen, met >= 0, base, evidence, level, spread, now, decay, scratch)
+    question_features(head, seen, met >= 0, 1.0 * base, 1.0 * evidence, level, spread, now, decay, scratch)
     for j in range(N_QUESTION):
         dense[N_GLOBAL + N_CONCEPT + j] = scratch[j]
-    rows.patterns[to] = last_outcomes(int(head.pattern), 5)
+    rows.patterns[to] = last_outcomes(widen(head.pattern), 5)
     for kind in range(N_PAIRS):
         rows.keys[to, kind] = pair_key(kind, head, seen, met >= 0, first_pattern, question, first)
 

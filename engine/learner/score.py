@@ -25,7 +25,7 @@ from engine.learner.features import (
     question_slope,
 )
 from engine.learner.state import FILTERS, Records
-from engine.learner.update import CONCEPT_VARIANCE, Record, find_question, find_row, sigmoid
+from engine.learner.update import CONCEPT_VARIANCE, Record, find_question, find_row, sigmoid, widen
 from engine.types import F4, F8, I4, NO_ROW, U4
 
 U8 = npt.NDArray[np.uint64]
@@ -121,7 +121,7 @@ def base_of(w: Weights, qc: QuestionConcepts, question: int) -> tuple[float, flo
         elif stop > start:
             prior = 0.0
             for i in range(start, stop):
-                prior += concept_rate(w, qc.concepts[i]) / (stop - start)
+                prior += concept_rate(w, widen(qc.concepts[i])) / (stop - start)
     right = 0.0
     tried = 0.0
     if question < w.question_rate.shape[0]:
@@ -155,45 +155,54 @@ class Scratch(NamedTuple):
     """(FILTERS,) summed means."""
     spread: F8
     """(FILTERS,) summed variances."""
+    blank: F8
+    """(N_CONCEPT,) features of a concept never touched."""
+    blank_score: F8
+    """(1,) their score by the weights that all concepts share; `global_score` sets it."""
 
 
 @kernel
 def make_scratch() -> Scratch:
-    """Return unfilled room."""
+    """Return room, unfilled but for the blank concept."""
+    blank = np.empty(N_CONCEPT)
+    new_concept_features(blank)
     return Scratch(
         np.empty(N_GLOBAL),
         np.empty(max(N_CONCEPT, N_QUESTION)),
         np.empty(N_OWN_VALUES),
         np.empty(FILTERS),
         np.empty(FILTERS),
+        blank,
+        np.empty(1),
     )
+
+
+@kernel
+def shared_score(w: Weights, pattern: int, part: F8) -> float:
+    """Log odds from a concept's features `part` (N_CONCEPT,) by the weights all concepts share."""
+    total = float(w.concept_pattern[last_outcomes(pattern, 4)])
+    for j in range(N_CONCEPT):
+        total += w.dense[N_GLOBAL + j] * part[j]
+    return total
 
 
 @kernel
 def global_score(header: Record, now: float, w: Weights, room: Scratch) -> float:
     """Log odds from the learner as a whole; leaves the learner's features in room.whole."""
     global_features(header, now, room.whole)
-    total = float(w.global_pattern[last_outcomes(int(header.pattern), 5)])
+    room.blank_score[0] = shared_score(w, widen(1), room.blank)
+    total = float(w.global_pattern[last_outcomes(widen(header.pattern), 5)])
     for j in range(N_GLOBAL):
         total += w.dense[j] * room.whole[j]
     return total
 
 
 @kernel
-def shared_score(w: Weights, pattern: int, room: Scratch) -> float:
-    """Log odds from a concept's features in room.part by the weights all concepts share."""
-    total = float(w.concept_pattern[last_outcomes(pattern, 4)])
-    for j in range(N_CONCEPT):
-        total += w.dense[N_GLOBAL + j] * room.part[j]
-    return total
-
-
-@kernel
-def own_score(w: Weights, row: int, pattern: int, room: Scratch) -> float:
-    """Log odds from a concept's features in room.part by the concept's own weights, 0 when it has none."""
+def own_score(w: Weights, row: int, pattern: int, part: F8, room: Scratch) -> float:
+    """Log odds from a concept's features `part` (N_CONCEPT,) by the concept's own weights, 0 when it has none."""
     if row >= w.concept.shape[0]:
         return 0.0
-    own_values(room.whole, room.part, room.own)
+    own_values(room.whole, part, room.own)
     total = float(w.concept[row, 0]) + float(w.concept[row, 1 + N_OWN_VALUES + last_outcomes(pattern, 2)])
     for j in range(N_OWN_VALUES):
         total += w.concept[row, 1 + j] * room.own[j]
@@ -205,13 +214,11 @@ def concept_score(
     header: Record, concepts: Records, at: int, row: int, now: float, w: Weights, room: Scratch
 ) -> float:
     """Log odds from one concept, touched (record `at`) or not (-1); room.whole must hold the learner's features."""
-    pattern = 1
-    if at >= 0:
-        concept_features(header, concepts[at], now, w.constants[2], room.part)
-        pattern = int(concepts[at].pattern)
-    else:
-        new_concept_features(room.part)
-    return shared_score(w, pattern, room) + own_score(w, row, pattern, room)
+    if at < 0:
+        return float(room.blank_score[0]) + own_score(w, row, widen(1), room.blank, room)
+    concept_features(header, concepts[at], now, w.constants[2], room.part)
+    pattern = widen(concepts[at].pattern)
+    return shared_score(w, pattern, room.part) + own_score(w, row, pattern, room.part, room)
 
 
 @kernel
@@ -265,9 +272,9 @@ def score_question(
     start_level(head, room.level, room.spread)
     total = whole
     share = 1.0 / max(rows.shape[0], 1)
-    first_pattern = 1
+    first_pattern = widen(1)
     for i in range(rows.shape[0]):
-        row = int(rows[i])
+        row = widen(rows[i])
         at = find_row(concepts, row)
         add_level(concepts, at, share, room.level, room.spread)
         if at < 0:
@@ -277,9 +284,9 @@ def score_question(
             ready[at] = concept_score(head, concepts, at, row, now, w, room)
         total += share * ready[at]
         if i == 0:
-            first_pattern = int(concepts[at].pattern)
+            first_pattern = widen(concepts[at].pattern)
     if rows.shape[0] == 0:
-        total += concept_score(head, concepts, -1, NO_ROW, now, w, room)
+        total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, w, room)
     met = find_question(recent, question)
     known = met >= 0
     seen = recent[max(met, 0)]
@@ -290,7 +297,7 @@ def score_question(
     if question < w.question.shape[0]:
         total += w.question[question, 0] + w.question[question, 1] * question_slope(room.whole)
     if w.pair_key.shape[0] > 1:
-        first = int(rows[0]) if rows.shape[0] > 0 else int(NO_ROW)
+        first = widen(rows[0]) if rows.shape[0] > 0 else widen(NO_ROW)
         for kind in range(N_PAIRS):
             key = pair_key(kind, head, seen, known, first_pattern, question, first)
             if key != np.uint64(0):
@@ -319,7 +326,7 @@ def score_questions(
     ready = np.full(concepts.shape[0], math.nan)
     whole = global_score(head, now, w, room)
     for i in range(questions.shape[0]):
-        question = int(questions[i])
+        question = widen(questions[i])
         start = 0
         stop = 0
         if question < qc.offsets.shape[0] - 1:

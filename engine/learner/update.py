@@ -58,6 +58,12 @@ def sigmoid(x: float) -> float:
 
 
 @kernel
+def widen(value: int) -> int:
+    """Return an integer of any width as a signed 64-bit one, so that what takes it is compiled once."""
+    return value + 0
+
+
+@kernel
 def whole_seconds(at: float) -> int:
     """Epoch seconds rounded down and held to what 32 bits can say."""
     return int(min(max(math.floor(at), 0.0), 4294967295.0))
@@ -301,12 +307,12 @@ def apply_answer(
     stop = batch.offsets[i + 1]
     rows = batch.concept[start:stop]
     weights = batch.weight[start:stop]
-    correct = int(batch.correct[i])
-    grade = int(batch.grade[i])
+    correct = widen(batch.correct[i])
+    grade = widen(batch.grade[i])
     at = batch.answered_at[i]
     second = whole_seconds(at)
     base = float(batch.base_logit[i])
-    chosen = int(batch.memory_set[i])
+    chosen = widen(batch.memory_set[i])
     w = memory_sets[chosen if chosen < memory_sets.shape[0] else 0]
     residual = correct - sigmoid(base)
     step = header.applied
@@ -315,7 +321,7 @@ def apply_answer(
     if taken_s == 0.0 and header.applied > 0 and 0.0 <= at - header.last_at <= UNTIMED_GAP_S:
         taken_s = at - header.last_at
     header.practice_ms += math.floor(taken_s * 1000.0 + 0.5)
-    update_day(header, int(batch.local_day[i]), taken_s)
+    update_day(header, widen(batch.local_day[i]), taken_s)
     update_filters(header, concepts, rows, weights, base, correct)
     for pair in range(rows.shape[0]):
         concept = concepts[find_row(concepts, rows[pair])]
@@ -324,8 +330,8 @@ def apply_answer(
         else:
             concept.implied = min(concept.implied + 1, MOST_U2)
         update_memory(concept, float(weights[pair]), second, grade, w)
-    update_question(recent, int(batch.question[i]), step, second, correct, grade, w)
-    update_header(header, int(batch.question[i]), rows, weights, at, correct, residual)
+    update_question(recent, widen(batch.question[i]), step, second, correct, grade, w)
+    update_header(header, widen(batch.question[i]), rows, weights, at, correct, residual)
 
 
 @kernel

@@ -170,8 +170,8 @@ def _twins(
 def report_update(answers: int, seed: int) -> bool:
     """Report the update of mastery and memory by one answer, against the same in plain Python.
 
-    The plain twin reads windows off the whole history, so the history is kept short: a hundred answers. What `absorb` adds
-    to the update, predictions and masteries before and after, is reported apart.
+    The plain twin reads windows off the whole history, so the history is kept short: a hundred answers. What `absorb`
+    adds to the update, predictions and masteries before and after, is reported apart.
     """
     world = serving(CONCEPTS, 2000, seed)
     rng = np.random.default_rng(seed)

@@ -1,0 +1,39 @@
+"""The model on a slice of real answers, where the data sets are at hand."""
+
+import numpy as np
+import pytest
+
+from bench.learner_data import data_folder, load
+from engine.learner import LearnerModel
+from engine.learner.evaluate import OURS, evaluate, stream
+from engine.learner.metrics import auc
+from engine.learner.regression import TrainSettings
+
+FOLDER = data_folder() / "assist2009"
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(not FOLDER.exists(), reason=f"no data set at {FOLDER}: set GENIE_DATA"),
+]
+
+
+def test_beats_the_item_mean_on_real_learners() -> None:
+    data = load(FOLDER, most_learners=120)
+    found = evaluate(
+        data.log,
+        data.concepts,
+        seed=0,
+        progress=lambda stage, done: None,
+        folds=2,
+        settings=TrainSettings(iterations=25, closing_iterations=3, threads=1),
+    )
+    ours, plain = found.measure(OURS), found.measure("item_mean")
+    assert ours["auc"] > plain["auc"] + 0.03
+    assert ours["log_loss"] < plain["log_loss"]
+    assert ours["calibration_error"] < 0.05
+
+
+def test_priors_alone_already_order_real_answers() -> None:
+    data = load(FOLDER, most_learners=60)
+    p = stream(data.log, data.concepts, LearnerModel.priors())
+    assert np.isfinite(p).all()
+    assert auc(data.log.answers.correct.astype(np.float64), p) > 0.6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,13 @@ def find(folder: Path, table: str) -> Path:
     raise FileNotFoundError(f"{folder} has no {table}.csv or {table}.csv.gz")
 
 
+def seconds_of(answer: dict[str, str]) -> float:
+    """Return when an answer was given, in seconds since any origin; 0 when the row does not say."""
+    if answer.get("answered_at"):
+        return datetime.fromisoformat(answer["answered_at"]).timestamp()
+    return float(answer.get("seconds") or 0.0)
+
+
 def load(folder: Path, most_learners: int = 0) -> DataSet:
     """Return the data set in `folder`, with only its first `most_learners` learners unless 0."""
     answers = read_csv(find(folder, "answers"))
@@ -67,7 +75,7 @@ def load(folder: Path, most_learners: int = 0) -> DataSet:
     learner_row: dict[str, int] = {}
     learner = np.array([learner_row.setdefault(a["learner_id"], len(learner_row)) for a in answers])
     timed = bool(answers[0].get("seconds") or answers[0].get("answered_at"))
-    at = np.array([float(a["seconds"]) if a.get("seconds") else 0.0 for a in answers])
+    at = np.array([seconds_of(a) for a in answers])
     order = np.lexsort((np.arange(len(answers)), at, learner))
     if most_learners:
         order = order[learner[order] < most_learners]

@@ -17,13 +17,13 @@ pytestmark = [
 
 
 def test_beats_the_item_mean_on_real_learners() -> None:
-    data = load(FOLDER, most_learners=120)
+    data = load(FOLDER, most_learners=100)
     found = evaluate(
         data.log,
         data.concepts,
         seed=0,
         progress=lambda stage, done: None,
-        folds=2,
+        by_time=True,
         settings=TrainSettings(iterations=25, closing_iterations=3, threads=1),
     )
     ours, plain = found.measure(OURS), found.measure("item_mean")

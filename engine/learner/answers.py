@@ -129,18 +129,16 @@ def _absorb(
             for pair in range(start, stop):
                 row = widen(batch.concept[pair])
                 at = find_row(concepts, row)
-                before, _ = mastery_of(head, concepts, recent, at, row, whole, now, w, room)
+                before, _ = mastery_of(head, concepts, at, row, now, w)
                 effects.mastery_before[pair] = before
         streak = head.day_streak
         days = head.days_practised
         apply_answer(head, concepts, recent, batch, i, memory_sets)
-        if speak:
-            whole = global_score(head, now, w, room)
         for pair in range(start, stop):
             row = widen(batch.concept[pair])
             at = find_row(concepts, row)
             if speak:
-                after, sd = mastery_of(head, concepts, recent, at, row, whole, now, w, room)
+                after, sd = mastery_of(head, concepts, at, row, now, w)
                 mastery[pair] = after
                 mastery_sd[pair] = sd
             effects.crossed[pair] = settle_mastery(

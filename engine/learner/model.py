@@ -31,6 +31,9 @@ PRIOR_WEIGHTS: Final = {
 Chosen so that the expectation counts once, that a concept forgotten by half loses 0.6 log odds, and that about five
 right answers in a row reach mastery from an average start.
 """
+PRIOR_MASTERY: Final = (0.0, 1.0, -0.8)
+"""Mastery with no model: the ability filter's word for it, less what is not recalled; one slip after a dozen right
+answers does not lose what was mastered."""
 PRIOR_SUCCESS_LOGIT: Final = 0.62
 """Log odds of success before anything is known: 65 %, the middle of published tutoring logs."""
 PRIOR_EVIDENCE: Final = 20.0
@@ -95,6 +98,7 @@ class LearnerModel:
             "pair_weight": np.zeros(1, np.float32),
             "question_rate": np.zeros((0, 2), np.float32),
             "concept_rate": np.zeros((0, 2), np.float32),
+            "mastery": np.array(PRIOR_MASTERY),
             "concept_median": np.zeros(0, np.float32),
         }
         sets = DEFAULT_WEIGHTS.reshape(1, -1) if memory_sets is None else memory_sets

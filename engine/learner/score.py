@@ -77,6 +77,8 @@ class Weights(NamedTuple):
     """(questions, 2) right and all answers seen in training."""
     concept_rate: F4
     """(concepts, 2) the same."""
+    mastery: F8
+    """(3,) of mastery: offset, weight of the ability filter (not negative), of what is not recalled (not positive)."""
     concept_median: F4
     """(concepts,) base logit of the concept's median question; NaN when it has none."""
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from engine.learner.features import N_DENSE, N_OWN
+from engine.learner.mastery_fit import fit_mastery
 from engine.learner.metrics import auc, log_loss
 from engine.learner.model import LearnerModel
 from engine.learner.regression import (
@@ -82,8 +83,9 @@ def _package(
     evidence: float,
     version: str,
     previous: LearnerModel | None,
+    mastery: F8,
 ) -> LearnerModel:
-    """Return the model that parameters w make."""
+    """Return the model that parameters w and `mastery` (3,) make."""
     sparse = w[N_DENSE:].astype(np.float32)
     keys, values = pair_table(layout.pairs, w[N_DENSE + layout.pair :])
     arrays = {
@@ -93,6 +95,7 @@ def _package(
         "global_pattern": sparse[layout.global_pattern : layout.pair],
         "pair_key": keys,
         "pair_weight": values,
+        "mastery": mastery,
         "question_rate": rates.question.sum(axis=1).astype(np.float32),
         "concept_rate": rates.concept.sum(axis=1).astype(np.float32),
     }
@@ -151,6 +154,7 @@ def train(
     scale = np.maximum(rows.dense.std(axis=0, dtype=np.float64), 1e-3)
     scale[0] = 1.0
     dense = rows.dense
+    mastery = fit_mastery(dense[:n_fit], part.answers.correct[:n_fit].astype(np.float32))
     dense /= scale.astype(np.float32)
     layout = Layout(
         max(len(rates.question), 1),
@@ -194,5 +198,5 @@ def train(
             w = minimise(closing, w, settings, settings.closing_iterations, None, progress)
     every = Rates.tally(log, fold, settings.folds)
     whole = float(np.clip(log.answers.correct.mean(), 0.01, 0.99))
-    model = _package(w, layout, scale, every, whole, float(np.median(evidence)), version, previous)
+    model = _package(w, layout, scale, every, whole, float(np.median(evidence)), version, previous, mastery)
     return LearnerModel(model.weights, model.memory_sets, model.memory_set, version, metrics), metrics

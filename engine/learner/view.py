@@ -3,22 +3,11 @@
 import math
 
 from engine.jit import kernel
-from engine.learner.features import SHRINK, question_features
+from engine.learner.features import SHRINK
 from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
-from engine.learner.score import (
-    Scratch,
-    Weights,
-    add_level,
-    concept_rate,
-    concept_score,
-    dot_question,
-    global_score,
-    logit,
-    make_scratch,
-    start_level,
-)
+from engine.learner.score import Weights, concept_rate, logit
 from engine.learner.state import Records
-from engine.learner.update import LOST_BELOW, Record, sigmoid
+from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, widen
 from engine.types import F8, U1, U4
 
 VIEW_FLOATS = 9
@@ -34,31 +23,65 @@ def median_of(w: Weights, row: int) -> float:
 
 
 @kernel
-def mastery_of(
-    header: Record,
-    concepts: Records,
-    recent: Records,
-    at: int,
-    row: int,
-    whole: float,
-    now: float,
-    w: Weights,
-    room: Scratch,
-) -> tuple[float, float]:
-    """Return (mastery, standard deviation) of a concept: the chance on its median question, as one never met.
+def unrecalled(concepts: Records, at: int, now: float, decay: float) -> float:
+    """How far a concept is not recalled, 0 to 1: 1 after a wrong own answer, else what was forgotten, 1 - R.
 
-    `whole` is the learner's `global_score`. The deviation is the slow filter's, through the logistic curve.
-    """  # fmt: skip
-    total = whole + concept_score(header, concepts, at, row, now, w, room)
-    start_level(header, room.level, room.spread)
-    add_level(concepts, at, 1.0, room.level, room.spread)
-    question_features(
-        header, recent[0], False, median_of(w, row), w.constants[1], room.level, room.spread, now, w.constants[2],
-        room.part,
-    )  # fmt: skip
-    p = sigmoid(total + dot_question(w, room.part))
-    spread = room.spread[0]
-    return p, p * (1.0 - p) * math.sqrt(spread / (1.0 + SHRINK * spread))
+    A wrong answer refreshes a memory as FSRS sees it, since the learner has just met the matter again; but what was
+    failed last has not been shown to be known, and must not look better for it.
+    """
+    if at < 0:
+        return 0.0
+    concept = concepts[at]
+    if concept.attempts > 0 and widen(concept.pattern) & 1 == 0:
+        return 1.0
+    if concept.stability <= 0.0:
+        return 0.0
+    return 1.0 - retrievability((now - concept.review_at) / SECONDS_A_DAY, float(concept.stability), decay)
+
+
+@kernel
+def known_logit(header: Record, concepts: Records, at: int, row: int, w: Weights) -> tuple[float, float]:
+    """Return (log odds on the concept's median question while it is recalled, their standard deviation).
+
+    From the slow ability filter alone, shrunk by its variance S and calibrated in training: a + b * z/sqrt(1 + 0.35 S).
+    """
+    level = median_of(w, row) + header.mean[0]
+    spread = float(header.variance[0])
+    if at >= 0:
+        level += concepts[at].mean[0]
+        spread += concepts[at].variance[0]
+    else:
+        spread += CONCEPT_VARIANCE[0]
+    narrowed = math.sqrt(1.0 + SHRINK * spread)
+    return w.mastery[0] + w.mastery[1] * level / narrowed, w.mastery[1] * math.sqrt(spread) / narrowed
+
+
+@kernel
+def mastery_of(
+    header: Record, concepts: Records, at: int, row: int, now: float, w: Weights
+) -> tuple[float, float]:
+    """Return (mastery, standard deviation) of a concept: the chance on its median question, from what was shown.
+
+    Of all that predicts the next answer, mastery keeps what says that the concept is known: the ability filter and
+    what is not recalled, with a fitted weight each of fixed sign. So a wrong answer never raises it, a right one never
+    lowers it, and time alone can only let it fade; the momentary form that `score_question` adds (session, gaps, the
+    last few outcomes elsewhere) can do neither.
+    """
+    z, deviation = known_logit(header, concepts, at, row, w)
+    p = sigmoid(z + w.mastery[2] * unrecalled(concepts, at, now, w.constants[2]))
+    return p, p * (1.0 - p) * deviation
+
+
+@kernel
+def fading(header: Record, concepts: Records, at: int, row: int, w: Weights) -> float:
+    """Return the retrievability at which mastery falls to `LOST_BELOW`; NaN when forgetting does not take it there."""
+    z, _ = known_logit(header, concepts, at, row, w)
+    room = z - logit(LOST_BELOW)
+    cost = -float(w.mastery[2])
+    failed = widen(concepts[at].pattern) & 1 == 0 and concepts[at].attempts > 0
+    if failed or room <= 0.0 or room >= cost:
+        return math.nan
+    return 1.0 - room / cost
 
 
 @kernel
@@ -77,13 +100,10 @@ def view_concepts(
 
     floats (n, VIEW_FLOATS): mastery, its sd, retrievability, stability (days), difficulty, next review, last practised,
     mastered at, fades at (epoch seconds; NaN where there is none). counts (n, VIEW_COUNTS): attempts, correct, lapses,
-    implied. flags (n,): mastered. A mastery fades as recall does: it is taken to fall below LOST_BELOW when
-    retrievability has fallen to LOST_BELOW over mastery of what it is now.
+    implied. flags (n,): mastered.
     """
     head = header[0]
-    room = make_scratch()
     decay = w.constants[2]
-    whole = global_score(head, now, w, room)
     at = 0
     for row in range(floats.shape[0]):
         while at < concepts.shape[0] and concepts[at].row < row:
@@ -93,7 +113,7 @@ def view_concepts(
         out[:] = math.nan
         counts[row] = 0
         flags[row] = 0
-        mastery, sd = mastery_of(head, concepts, recent, found, row, whole, now, w, room)
+        mastery, sd = mastery_of(head, concepts, found, row, now, w)
         out[0] = mastery
         out[1] = sd
         if found < 0:
@@ -106,10 +126,9 @@ def view_concepts(
             out[3] = s
             out[4] = concept.difficulty
             out[5] = concept.review_at + SECONDS_A_DAY * days_until(s, retention, decay)
-            if mastery > LOST_BELOW:
-                out[8] = concept.review_at + SECONDS_A_DAY * days_until(
-                    s, recall * LOST_BELOW / mastery, decay
-                )
+            faded = fading(head, concepts, found, row, w)
+            if mastery > LOST_BELOW and not math.isnan(faded):
+                out[8] = concept.review_at + SECONDS_A_DAY * days_until(s, faded, decay)
         if concept.attempts > 0:
             out[6] = concept.last_at
         if concept.mastered_at > 0:

@@ -17,6 +17,7 @@ from genie.v1 import (
 from server.admission import Drain
 from server.app import Assembly
 from server.config import ConfigurationError, Settings
+from server.experiments.junction import Junction
 from server.model_parts import model_source
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
@@ -67,10 +68,22 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     policies = policies_of(settings)
     # Nobody should wait for a compiler in the first call.
     warm_up()
-    return put_together(settings, open_settings_stores(settings), policies)
+    stores = open_settings_stores(settings)
+    return put_together(settings, stores, policies, experiments_of(settings, stores, policies))
 
 
-def put_together(settings: Settings, stores: Stores, policies: Mapping[str, Policy]) -> Assembly:
+def experiments_of(settings: Settings, stores: Stores, policies: Mapping[str, Policy]) -> Junction | None:
+    """The junction with the experiment service, connected; None when experiments are off."""
+    if settings.experiments == "off":
+        return None
+    junction = Junction(settings.data_directory, stores.serving, policies)
+    junction.connect(settings.experiments_address)
+    return junction
+
+
+def put_together(
+    settings: Settings, stores: Stores, policies: Mapping[str, Policy], experiments: Junction | None = None
+) -> Assembly:
     """The services over stores that are open already, which `close` closes."""
     current_model, load_models = model_source(settings.data_directory, stores.state)
     tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
@@ -78,7 +91,7 @@ def put_together(settings: Settings, stores: Stores, policies: Mapping[str, Poli
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),
         LearnerService(store=state, serving=serving, tenants=tenants),
-        PracticeService(store=state, tenants=tenants),
+        PracticeService(store=state, tenants=tenants, experiments=experiments),
         RecommendationService(
             store=state,
             serving=serving,
@@ -87,10 +100,13 @@ def put_together(settings: Settings, stores: Stores, policies: Mapping[str, Poli
             default_policy=settings.default_policy,
             budget_seconds=settings.recommend_budget_ms / 1e3,
             keep_seconds=settings.recommendation_hours * 3600.0,
+            experiments=experiments,
         ),
     )
 
     def close() -> None:
+        if experiments is not None:
+            experiments.close()
         tenants.close()
         stores.close()
 

@@ -10,6 +10,7 @@ from engine.types import LearnerProfile
 from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import resources_pb2
 from server import convert, errors
+from server.experiments.junction import Junction
 from server.idempotency import reply_once
 from server.learner_views import daily_goal_message, streak_message
 from server.local_days import local_day
@@ -36,9 +37,10 @@ MOST_ANSWERS = 1_000
 class PracticeService:
     """Serves `genie.v1.PracticeService`; see its proto for what each method promises."""
 
-    def __init__(self, *, store: Store, tenants: Tenants) -> None:
+    def __init__(self, *, store: Store, tenants: Tenants, experiments: Junction | None = None) -> None:
         self._store = store
         self._tenants = tenants
+        self._experiments = experiments
 
     def record_answers(self, request: pb.RecordAnswersRequest, call: Call) -> pb.RecordAnswersResponse:
         """Record answers and tell what each changed."""
@@ -54,6 +56,8 @@ class PracticeService:
             call,
             path=lambda place: Violations().item("answers", place),
         )
+        if self._experiments is not None:
+            self._experiments.answered(call.tenant, request.answers, results)
         statuses = [result.status for result in results]
         return pb.RecordAnswersResponse(
             results=results,
@@ -68,13 +72,12 @@ class PracticeService:
         """Record answers as they come: what has arrived together shares a commit."""
         while arrived := requests.take(MOST_ANSWERS):
             call.renew()
+            answers = [message.answer for message in arrived]
             results = take_in(
-                self._store,
-                self._tenants,
-                [message.answer for message in arrived],
-                call,
-                path=lambda _: Violations().part("answer"),
+                self._store, self._tenants, answers, call, path=lambda _: Violations().part("answer")
             )
+            if self._experiments is not None:
+                self._experiments.answered(call.tenant, answers, results)
             for result in results:
                 yield pb.StreamAnswersResponse(result=result)
 

@@ -11,6 +11,7 @@ from engine.slate import Slate, SlateReason
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert, errors
+from server.experiments.junction import Junction
 from server.rpc import Call
 from server.services.explanations import Explainer, source_values
 from server.services.feedback import take_feedback
@@ -51,13 +52,15 @@ class RecommendationService:
         default_policy: str,
         budget_seconds: float,
         keep_seconds: float,
+        experiments: Junction | None = None,
     ) -> None:
         self._store = store
         self._serving = serving
         self._tenants = tenants
         self._policies = policies
         self._default_policy = default_policy
-        self._maker = SlateMaker(store, serving, policies, budget_seconds, keep_seconds)
+        self._maker = SlateMaker(store, serving, policies, budget_seconds, keep_seconds, experiments)
+        self._experiments = experiments
 
     def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
         """Recommend for one learner."""
@@ -149,6 +152,8 @@ class RecommendationService:
         check.size("events", len(request.events), least=1, most=MOST_EVENTS)
         check.check()
         results = take_feedback(self._store, self._serving, self._tenants, request.events, call)
+        if self._experiments is not None:
+            self._experiments.fed_back(call.tenant, request.events, results, call.now)
         statuses = [result.status for result in results]
         return pb.RecordFeedbackResponse(
             results=results,

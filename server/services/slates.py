@@ -17,6 +17,7 @@ from engine.types import U4, LearnerProfile
 from genie.v1 import recommendation_service_pb2 as pb
 from genie.v1 import resources_pb2
 from server import errors
+from server.experiments.junction import Junction
 from server.idempotency import fingerprint
 from server.local_days import DEFAULT_TIME_ZONE, local_hour
 from server.rpc import Call
@@ -61,6 +62,8 @@ class Wish(NamedTuple):
     """Concept row; −1 asks for each learner's own goal."""
     context: pb.RecommendationContext
     excluded: U4
+    named: bool
+    """Whether the caller named the policy, so that no experiment chooses it."""
 
 
 class Kept(NamedTuple):
@@ -82,6 +85,7 @@ class SlateMaker:
     """Past this, a call answers with what it has."""
     keep_seconds: float
     """How long a slate is active."""
+    experiments: Junction | None = None
 
     def read(self, tenant: str, learner_id: str, bundle: Bundle) -> Known:
         """What is known of a learner now, every acknowledged answer included."""
@@ -97,6 +101,21 @@ class SlateMaker:
 
         `started`, on the monotonic clock, is when the time budget began to run.
         """
+        placement = None
+        if self.experiments is not None and not wish.named:
+            placement = self.experiments.place(call.tenant, learner_id, call.now)
+        kept = self._make(
+            learner_id, wish, bundle, call, placement.policy if placement else wish.policy, started
+        )
+        if self.experiments is not None and placement is not None:
+            as_assigned = kept.slate.policy == placement.policy.name and len(kept.slate.items) > 0
+            as_assigned &= kept.degraded != pb.DEGRADED_REASON_TIME_BUDGET
+            self.experiments.shown(placement, call.tenant, learner_id, call.now, as_assigned=as_assigned)
+        return kept
+
+    def _make(
+        self, learner_id: str, wish: Wish, bundle: Bundle, call: Call, policy: Policy, started: float
+    ) -> Kept:
         name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
         recommendation_id = slate_id(learner_id, name)
         if wish.request_id:
@@ -107,7 +126,7 @@ class SlateMaker:
                 return Kept(held, Slate.from_bytes(held.payload), pb.DEGRADED_REASON_UNSPECIFIED)
         deadline = min(started + self.budget_seconds, call.deadline)
         known = self.read(call.tenant, learner_id, bundle)
-        policy, degraded = wish.policy, pb.DEGRADED_REASON_UNSPECIFIED
+        degraded = pb.DEGRADED_REASON_UNSPECIFIED
         if bundle.model_failed:
             degraded = pb.DEGRADED_REASON_MODEL_UNAVAILABLE
         if time.monotonic() > deadline:
@@ -161,6 +180,7 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
         objective=objective,
         context=request.context,
         excluded=np.array(excluded, np.uint32),
+        named=bool(request.policy),
     )
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,13 +15,16 @@ from engine.experiments.assignment import Assigner
 from genie.v1 import experiment_pb2, experiment_service_pb2_grpc
 from genie.v1 import experiment_service_pb2 as pb
 from server.app import Genie
-from server.assembly import policies_of
+from server.assembly import experiments_of, policies_of
+from server.assembly import put_together as recommender_put_together
 from server.config import Settings
 from server.convert import timestamp
 from server.experiments.assembly import put_together
 from store.api import Store
 from store.experiments import ExperimentRecord, find_experiment
 from store.memory_store import MemoryStore
+from store.stores import Stores, memory_stores
+from tests.server.core import Core
 
 NAME = "Collaborative or not"
 
@@ -144,3 +148,35 @@ def lab(*, store: Store | None = None, **settings: object) -> Iterator[Lab]:
             yield Lab(genie, port, held, channel)
     finally:
         assert genie.drain(notice=False), "calls were left unfinished"
+
+
+@contextlib.contextmanager
+def school(directory: Path, address: str, *, stores: Stores | None = None) -> Iterator[Core]:
+    """A recommender that works with the experiment service at `address`, on a free port until the block ends."""
+    held = memory_stores() if stores is None else stores
+    settings = Settings(
+        port=0,
+        health_probe_seconds=0.1,
+        access_log_ratio=0.0,
+        recommend_budget_ms=60_000.0,
+        data_directory=directory,
+        experiments="elsewhere",
+        experiments_address=address,
+    )
+    policies = policies_of(settings)
+    junction = experiments_of(settings, held, policies)
+    genie = Genie(settings, lambda settings, _: recommender_put_together(settings, held, policies, junction))
+    port = genie.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            yield Core(genie, port, held, channel)
+    finally:
+        assert genie.drain(notice=False), "calls were left unfinished"
+
+
+def eventually(met: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something holds."""
+    limit = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < limit, "it never came to hold"
+        time.sleep(0.02)

@@ -212,7 +212,8 @@ def bkt(split: Split) -> F8:
         right = known[:live] * (1 - slip) / p[at]
         wrong = known[:live] * slip / (1 - p[at])
         after = np.where(y[at] > 0, right, wrong)
-        known[:live] = after + (1 - after) * learn
+        # Rounding just above 1 would be blown up by a run of wrong answers.
+        known[:live] = np.minimum(after + (1 - after) * learn, 1.0)
     out = np.empty(len(order))
     out[order] = p
     return out
@@ -235,7 +236,7 @@ def _bkt_round(y: F8, starts: I8, lengths: I8, of: I8, theta: F8) -> F8:
         joint = known[:live] * like1
         total = joint + (1 - known[:live]) * like0
         forward.append((live, like1, like0, joint / total, total))
-        known[:live] = joint / total + (1 - joint / total) * learn[:live]
+        known[:live] = np.minimum(joint / total + (1 - joint / total) * learn[:live], 1.0)
     sums = np.zeros((len(theta), 7))
     back1, back0 = np.ones(len(starts)), np.ones(len(starts))
     for t in range(longest - 1, -1, -1):

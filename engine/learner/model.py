@@ -31,7 +31,7 @@ PRIOR_WEIGHTS: Final = {
 Chosen so that the expectation counts once, that a concept forgotten by half loses 0.6 log odds, and that about five
 right answers in a row reach mastery from an average start.
 """
-PRIOR_MASTERY: Final = (0.0, 1.0, -0.8)
+PRIOR_MASTERY: Final = (0.0, 1.0, -0.8, 0.1)
 """Mastery with no model: the ability filter's word for it, less what is not recalled; one slip after a dozen right
 answers does not lose what was mastered."""
 PRIOR_SUCCESS_LOGIT: Final = 0.62

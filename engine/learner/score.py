@@ -78,7 +78,7 @@ class Weights(NamedTuple):
     concept_rate: F4
     """(concepts, 2) the same."""
     mastery: F8
-    """(3,) of mastery: offset, weight of the ability filter (not negative), of what is not recalled (not positive)."""
+    """(4,) of mastery: offset, weight of the ability filter (≥ 0), of what is not recalled (≤ 0), of the run (≥ 0)."""
     concept_median: F4
     """(concepts,) base logit of the concept's median question; NaN when it has none."""
 

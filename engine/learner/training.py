@@ -85,7 +85,7 @@ def _package(
     previous: LearnerModel | None,
     mastery: F8,
 ) -> LearnerModel:
-    """Return the model that parameters w and `mastery` (3,) make."""
+    """Return the model that parameters w and `mastery` (4,) make."""
     sparse = w[N_DENSE:].astype(np.float32)
     keys, values = pair_table(layout.pairs, w[N_DENSE + layout.pair :])
     arrays = {

@@ -43,17 +43,22 @@ def unrecalled(concepts: Records, at: int, now: float, decay: float) -> float:
 def known_logit(header: Record, concepts: Records, at: int, row: int, w: Weights) -> tuple[float, float]:
     """Return (log odds on the concept's median question while it is recalled, their standard deviation).
 
-    From the slow ability filter alone, shrunk by its variance S and calibrated in training: a + b * z/sqrt(1 + 0.35 S).
+    a + b * z/sqrt(1 + 0.35 S) + d * run: the slow ability filter shrunk by its variance S, and the answers right (or,
+    negative, wrong) in a row as signed log(1 + n), weighed as training found.
     """
     level = median_of(w, row) + header.mean[0]
     spread = float(header.variance[0])
     if at >= 0:
         level += concepts[at].mean[0]
         spread += concepts[at].variance[0]
+        run = float(concepts[at].run)
+        row_of_answers = math.copysign(math.log1p(abs(run)), run)
     else:
         spread += CONCEPT_VARIANCE[0]
+        row_of_answers = 0.0
     narrowed = math.sqrt(1.0 + SHRINK * spread)
-    return w.mastery[0] + w.mastery[1] * level / narrowed, w.mastery[1] * math.sqrt(spread) / narrowed
+    z = w.mastery[0] + w.mastery[1] * level / narrowed + w.mastery[3] * row_of_answers
+    return z, w.mastery[1] * math.sqrt(spread) / narrowed
 
 
 @kernel
@@ -62,8 +67,8 @@ def mastery_of(
 ) -> tuple[float, float]:
     """Return (mastery, standard deviation) of a concept: the chance on its median question, from what was shown.
 
-    Of all that predicts the next answer, mastery keeps what says that the concept is known: the ability filter and
-    what is not recalled, with a fitted weight each of fixed sign. So a wrong answer never raises it, a right one never
+    Of all that predicts the next answer, mastery keeps what says that the concept is known: the ability filter, the
+    concept's run of right or wrong answers, and what is not recalled, with a fitted weight each of fixed sign. So a wrong answer never raises it, a right one never
     lowers it, and time alone can only let it fade; the momentary form that `score_question` adds (session, gaps, the
     last few outcomes elsewhere) can do neither.
     """

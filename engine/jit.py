@@ -1,12 +1,52 @@
-"""The one place that says how kernels are compiled. Knows nothing of what they compute."""
+"""The one place that says how kernels are compiled and where they are kept. Knows nothing of what they compute."""
 
+import contextlib
 from collections.abc import Callable
+from hashlib import blake2b
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+import numba
+import numba.core.config as numba_config
 from numba import njit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _sources(folder: Traversable) -> list[Traversable]:
+    """Every Python file below a folder, in order of name."""
+    found: list[Traversable] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir() and entry.name != "__pycache__":
+            found += _sources(entry)
+        elif entry.name.endswith(".py"):
+            found.append(entry)
+    return found
+
+
+def _keep_apart_by_source() -> None:
+    """Keep compiled kernels in a folder named after all sources of the engine.
+
+    numba looks only at the file that holds a kernel when it decides whether a kept one still fits, not at kernels and
+    constants that it takes from other files: after an upgrade it would go on with what was. Where the folder cannot be
+    made, numba's own choice stays, and kernels are compiled into the user's cache.
+    """
+    root = files("engine")
+    digest = blake2b(numba.__version__.encode(), digest_size=8)
+    for source in _sources(root):
+        digest.update(source.read_bytes())
+    place = root / "__pycache__" / f"kernels-{digest.hexdigest()}"
+    if numba_config.CACHE_DIR:
+        numba_config.CACHE_DIR = f"{numba_config.CACHE_DIR}/genie-{digest.hexdigest()}"
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        place.mkdir(parents=True, exist_ok=True)  # type: ignore[attr-defined]
+        numba_config.CACHE_DIR = str(place)
+
+
+_keep_apart_by_source()
 
 if TYPE_CHECKING:
 

@@ -10,16 +10,15 @@ from engine.types import F4, F8
 
 PRIOR_ANSWERS: Final = 200.0
 """Answers that the priors are worth."""
-LEAST: Final = np.array([-3.0, 0.1, -3.0, 0.0])
-MOST: Final = np.array([3.0, 3.0, -0.05, 3.0])
+LEAST: Final = np.array([-3.0, 0.1, -4.0, 0.0])
+MOST: Final = np.array([3.0, 3.0, -1.0, 3.0])
 """Bounds of offset and of the weights of filter, forgetting and run: the signs that make mastery what it is.
 
-A little of forgetting is kept where the data shows none (a log without times has no gaps): mastery has to fade."""
+Some forgetting is kept where the data shows none (a log without times has no gaps): mastery has to fade."""
 STEPS: Final = 30
 MOST_FITTED: Final = 200_000
 
 _EXPECTED: Final = DENSE_NAMES.index("expected_slow")
-_LAST: Final = DENSE_NAMES.index("concept_last")
 _FORGOTTEN: Final = DENSE_NAMES.index("concept_forgotten")
 _RUN: Final = DENSE_NAMES.index("concept_run")
 
@@ -27,13 +26,16 @@ _RUN: Final = DENSE_NAMES.index("concept_run")
 def mastery_inputs(dense: F4) -> F8:
     """Return (n, 4) ones, the slow filter's expectation, what is not recalled and the run, from rows (n, N_DENSE).
 
-    The same as `engine.learner.view.mastery_of` reads from the state, for questions of one concept; for several, the
-    means over their concepts stand in.
+    The same as `engine.learner.view.mastery_of` reads from the state, for questions of one concept, but for what a
+    wrong answer leaves unrecalled; for several concepts, the means over them stand in.
     """
-    failed = dense[:, _LAST] < 0.0
-    gone = np.where(failed, 1.0, dense[:, _FORGOTTEN])
     table = np.empty((len(dense), 4))
-    table[:, 0], table[:, 1], table[:, 2], table[:, 3] = 1.0, dense[:, _EXPECTED], gone, dense[:, _RUN]
+    table[:, 0], table[:, 1], table[:, 2], table[:, 3] = (
+        1.0,
+        dense[:, _EXPECTED],
+        dense[:, _FORGOTTEN],
+        dense[:, _RUN],
+    )
     return table
 
 

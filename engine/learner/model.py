@@ -31,9 +31,9 @@ PRIOR_WEIGHTS: Final = {
 Chosen so that the expectation counts once, that a concept forgotten by half loses 0.6 log odds, and that about five
 right answers in a row reach mastery from an average start.
 """
-PRIOR_MASTERY: Final = (0.0, 1.0, -0.8, 0.1)
-"""Mastery with no model: the ability filter's word for it, less what is not recalled; one slip after a dozen right
-answers does not lose what was mastered."""
+PRIOR_MASTERY: Final = (0.0, 1.0, -2.0, 0.1)
+"""Mastery with no model: the ability filter's word for it, less what is not recalled (algebra2005, which has times,
+says -1.8), and a little of the run; one slip after a dozen right answers does not lose what was mastered."""
 PRIOR_SUCCESS_LOGIT: Final = 0.62
 """Log odds of success before anything is known: 65 %, the middle of published tutoring logs."""
 PRIOR_EVIDENCE: Final = 20.0

@@ -80,8 +80,9 @@ CONCEPT = np.dtype(
         ("stability", "f4"),
         ("difficulty", "f4"),
         ("run", "i2"),
-        ("lapses", "u2"),
         ("implied", "u2"),
+        ("lapses", "u1"),
+        ("missed", "u1"),
         ("pattern", "u1"),
         ("mastered", "u1"),
     ],
@@ -91,8 +92,9 @@ CONCEPT = np.dtype(
 
 Times are whole epoch seconds: `last_at` own practice, `review_at` memory (implied practice moves it too), `mastered_at`
 when mastery was last earned. `last_step`: the learner's answer number at the last own practice. `stability` in days,
-0 when memory has not started; `difficulty` 1 to 10. `lapses`: wrong answers to a remembered concept. `implied`:
-answers that exercised the concept only through one that encompasses it. The rest as in `HEADER`.
+0 when memory has not started; `difficulty` 1 to 10. `lapses`: wrong answers to a remembered concept, at most 255.
+`missed`: how much was forgotten (1 - R, in 255ths, rounded up) when the last own answer was wrong; 0 when it was right.
+`implied`: answers that exercised the concept only through one that encompasses it. The rest as in `HEADER`.
 """
 
 RECENT = np.dtype(

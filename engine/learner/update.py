@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.jit import kernel
-from engine.learner.memory import SECONDS_A_DAY, review
+from engine.learner.memory import SECONDS_A_DAY, retrievability, review
 from engine.learner.state import (
     CONCEPT_WINDOWS,
     DAYS,
@@ -38,6 +38,7 @@ UNTIMED_GAP_S = 300.0
 FREEZE_EVERY_DAYS = 7
 MOST_FREEZES = 2
 MOST_U2 = 65535
+MOST_U1 = 255
 MOST_U4 = 4294967295
 
 MASTERED_AT = 0.85
@@ -204,7 +205,7 @@ def update_memory(concept: Record, weight: float, at: int, grade: int, w: F8) ->
     stability, difficulty = review(before, float(concept.difficulty), days, grade, w)
     if weight >= 1.0:
         if before > 0.0 and grade == 1:
-            concept.lapses = min(concept.lapses + 1, MOST_U2)
+            concept.lapses = min(concept.lapses + 1, MOST_U1)
         concept.stability = stability
         concept.difficulty = difficulty
         concept.review_at = at
@@ -220,6 +221,20 @@ def update_memory(concept: Record, weight: float, at: int, grade: int, w: F8) ->
             concept.difficulty = concept.difficulty + weight * (difficulty - concept.difficulty)
         if grade > 1 and at > concept.review_at:
             concept.review_at += math.floor(weight * (float(at) - float(concept.review_at)))
+
+
+@kernel
+def unrecalled(concept: Record, now: float, decay: float) -> float:
+    """How far a concept is not recalled, 0 to 1: what was forgotten, 1 - R, and at least what was when it was failed.
+
+    A wrong answer renews a memory as FSRS sees it, since the learner has just met the matter again; but what was
+    failed has not been shown to be known, and must not look better for it.
+    """
+    gone = 0.0
+    if concept.stability > 0.0:
+        days = (now - float(concept.review_at)) / SECONDS_A_DAY
+        gone = 1.0 - retrievability(days, float(concept.stability), decay)
+    return float(max(gone, concept.missed / float(MOST_U1)))
 
 
 @kernel
@@ -326,6 +341,8 @@ def apply_answer(
     for pair in range(rows.shape[0]):
         concept = concepts[find_row(concepts, rows[pair])]
         if weights[pair] >= 1.0:
+            gone = math.ceil(MOST_U1 * unrecalled(concept, at, w[20]))
+            concept.missed = 0 if correct else min(gone, MOST_U1)
             update_concept(concept, step, second, correct, residual)
         else:
             concept.implied = min(concept.implied + 1, MOST_U2)

@@ -7,7 +7,7 @@ from engine.learner.features import SHRINK
 from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
 from engine.learner.score import Weights, concept_rate, logit
 from engine.learner.state import Records
-from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, widen
+from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, unrecalled
 from engine.types import F8, U1, U4
 
 VIEW_FLOATS = 9
@@ -20,23 +20,6 @@ def median_of(w: Weights, row: int) -> float:
     if row < w.concept_median.shape[0] and not math.isnan(w.concept_median[row]):
         return float(w.concept_median[row])
     return logit(concept_rate(w, row))
-
-
-@kernel
-def unrecalled(concepts: Records, at: int, now: float, decay: float) -> float:
-    """How far a concept is not recalled, 0 to 1: 1 after a wrong own answer, else what was forgotten, 1 - R.
-
-    A wrong answer refreshes a memory as FSRS sees it, since the learner has just met the matter again; but what was
-    failed last has not been shown to be known, and must not look better for it.
-    """
-    if at < 0:
-        return 0.0
-    concept = concepts[at]
-    if concept.attempts > 0 and widen(concept.pattern) & 1 == 0:
-        return 1.0
-    if concept.stability <= 0.0:
-        return 0.0
-    return 1.0 - retrievability((now - concept.review_at) / SECONDS_A_DAY, float(concept.stability), decay)
 
 
 @kernel
@@ -68,12 +51,14 @@ def mastery_of(
     """Return (mastery, standard deviation) of a concept: the chance on its median question, from what was shown.
 
     Of all that predicts the next answer, mastery keeps what says that the concept is known: the ability filter, the
-    concept's run of right or wrong answers, and what is not recalled, with a fitted weight each of fixed sign. So a wrong answer never raises it, a right one never
-    lowers it, and time alone can only let it fade; the momentary form that `score_question` adds (session, gaps, the
-    last few outcomes elsewhere) can do neither.
+    concept's run of right or wrong answers, and what is not recalled, with a fitted weight each of fixed sign. So a
+    wrong answer never raises it, a right one never lowers it, and time alone can only let it fade; the momentary form
+    that `score_question` adds (session, gaps, the last few outcomes elsewhere) can do neither.
     """
     z, deviation = known_logit(header, concepts, at, row, w)
-    p = sigmoid(z + w.mastery[2] * unrecalled(concepts, at, now, w.constants[2]))
+    if at >= 0:
+        z += w.mastery[2] * unrecalled(concepts[at], now, w.constants[2])
+    p = sigmoid(z)
     return p, p * (1.0 - p) * deviation
 
 
@@ -83,8 +68,7 @@ def fading(header: Record, concepts: Records, at: int, row: int, w: Weights) -> 
     z, _ = known_logit(header, concepts, at, row, w)
     room = z - logit(LOST_BELOW)
     cost = -float(w.mastery[2])
-    failed = widen(concepts[at].pattern) & 1 == 0 and concepts[at].attempts > 0
-    if failed or room <= 0.0 or room >= cost:
+    if room <= 0.0 or room >= cost:
         return math.nan
     return 1.0 - room / cost
 

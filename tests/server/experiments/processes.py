@@ -1,4 +1,4 @@
-"""A `genie experiments` of its own, for tests and benches that kill it."""
+"""A `genie experiments` or `genie serve` of its own, for tests and benches that kill it."""
 
 import contextlib
 import json
@@ -45,14 +45,23 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def service_process(directory: Path, address: str = "127.0.0.1:0", *options: str) -> Iterator[ServiceProcess]:
-    """Run the service over the data in `directory` until the block ends, then drain it."""
+def service_process(
+    directory: Path,
+    address: str = "127.0.0.1:0",
+    *options: str,
+    command: str = "experiments",
+    event: str = "serving experiments",
+) -> Iterator[ServiceProcess]:
+    """Run `genie COMMAND` over the data in `directory` until the block ends, then drain it.
+
+    It serves where the log line `event` says.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     log_path = directory / "experiments.log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "server", "experiments", "--log-format=json"),
+                *(sys.executable, "-m", "server", command, "--log-format=json"),
                 *(f"--experiments-address={address}", f"--data-directory={directory}", *options),
             ],
             env={name: value for name, value in os.environ.items() if not name.startswith("GENIE_")},
@@ -61,7 +70,7 @@ def service_process(directory: Path, address: str = "127.0.0.1:0", *options: str
         )
         running = ServiceProcess(process, log_path)
         try:
-            running.target = str(running.wait("serving experiments")["address"])
+            running.target = str(running.wait(event)["address"])
             yield running
         finally:
             process.send_signal(signal.SIGTERM)

@@ -155,11 +155,15 @@ class LiveServer:
 
 
 @contextlib.contextmanager
-def channels(target: str, count: int) -> Iterator[list[grpc.Channel]]:
-    """`count` channels with a connection each and the documented retry policy, so that they reach different workers."""
+def channels(target: str, count: int, *, retries: bool = True) -> Iterator[list[grpc.Channel]]:
+    """`count` channels with a connection each, so that they reach different workers.
+
+    With `retries` they have the documented retry policy.
+    """
     from examples.retry import channel
 
-    opened = [channel(target, own_connection=True) for _ in range(count)]
+    options = [] if retries else [("grpc.enable_retries", 0)]
+    opened = [channel(target, own_connection=True, options=options) for _ in range(count)]
     try:
         yield opened
     finally:

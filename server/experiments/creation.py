@@ -374,14 +374,14 @@ def _refuse(
     check.check()
     if algorithms:
         raise UnknownAlgorithm(
-            field=next(iter(algorithms)),
+            fields=tuple(algorithms),
             algorithms=", ".join(dict.fromkeys(algorithms.values())),
             known_algorithms=", ".join(sorted(known_algorithms)),
         )
     if metrics:
         known = sorted({*BUILT_IN, *(definition.name for definition in request.metric_definitions)})
         raise UnknownMetric(
-            field=next(iter(metrics)),
+            fields=tuple(metrics),
             metrics=", ".join(dict.fromkeys(metrics.values())),
             known_metrics=", ".join(known),
         )

@@ -1,8 +1,10 @@
 """What callers of the experiment service can get wrong, beside what is common to all services. Sends nothing."""
 
+from collections.abc import Sequence
+
 import grpc
 
-from server.errors import GenieError
+from server.errors import GenieError, Violation
 
 
 class UnknownAlgorithm(GenieError):
@@ -11,7 +13,14 @@ class UnknownAlgorithm(GenieError):
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "UNKNOWN_ALGORITHM"
     sentence = "Not known as algorithms: {algorithms}; known are {known_algorithms}."
-    default_field = "treatment_algorithm"
+
+    def __init__(self, *, fields: Sequence[str] = ("treatment_algorithm",), **facts: object) -> None:
+        super().__init__(retry_after_seconds=None, **facts)
+        self._fields = tuple(fields)
+
+    def violations(self) -> Sequence[Violation]:
+        """Every field that names an unknown algorithm."""
+        return [Violation(field, self.message) for field in self._fields]
 
 
 class UnknownMetric(GenieError):
@@ -20,7 +29,14 @@ class UnknownMetric(GenieError):
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "UNKNOWN_METRIC"
     sentence = "Not known as metrics: {metrics}; known are {known_metrics}."
-    default_field = "primary_metric"
+
+    def __init__(self, *, fields: Sequence[str] = ("primary_metric",), **facts: object) -> None:
+        super().__init__(retry_after_seconds=None, **facts)
+        self._fields = tuple(fields)
+
+    def violations(self) -> Sequence[Violation]:
+        """Every field that names an unknown metric."""
+        return [Violation(field, self.message) for field in self._fields]
 
 
 class ExperimentNotFound(GenieError):

@@ -78,7 +78,7 @@ class Junction:
             return None
         for experiment in experiments:
             assigner = experiment.assigner(now)
-            meeting = find_meeting(self._serving, Partition(tenant, learner_id), experiment.experiment_id)
+            meeting = self._meeting(Partition(tenant, learner_id), experiment.experiment_id)
             phase = len(experiment.plan.phases) - 1 if meeting is None else meeting.phase
             arm = _index(assigner, learner_id, phase)
             policy = self._policies.get(experiment.algorithms[arm]) if arm >= 0 else None
@@ -161,6 +161,14 @@ class Junction:
                     )
                 )
         self._append(tenant, reports)
+
+    def _meeting(self, partition: Partition, experiment_id: str) -> Meeting | None:
+        try:
+            return find_meeting(self._serving, partition, experiment_id)
+        except StoreError:
+            # What may be lost must not keep a learner from a recommendation.
+            _LOG.exception("a meeting with an experiment could not be read")
+            return None
 
     def _wanted(self, tenant: str) -> "Callable[[str], frozenset[str]] | None":
         """From a learner to what the experiments it takes part in measure; None when there are none."""

@@ -78,6 +78,7 @@ class Link:
                     self._deliver(stub, CALL_SECONDS)
                 except grpc.RpcError as error:
                     self._spool.rotate(only_large=True)
+                    self._spool.measure()
                     pause = min(2.0 * pause, MOST_BACKOFF_SECONDS)
                     self._say_away(True, error)
                 except Exception:

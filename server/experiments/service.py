@@ -117,7 +117,7 @@ class ExperimentService:
             record = self._find(call.tenant, request.experiment_id)
             if record.state == DRAFT:
                 self._check_layer(call.tenant, record)
-            return self._change(request, call, DRAFT, pb.StartExperimentResponse, start)
+            return self._change(request, call, (DRAFT,), pb.StartExperimentResponse, start)
 
     def change_split(self, request: pb.ChangeSplitRequest, call: Call) -> pb.ChangeSplitResponse:
         """Open a new phase."""
@@ -135,18 +135,20 @@ class ExperimentService:
             phase = PhaseRecord(weights=weights, ramp=ramp, started_at=call.now)
             return replace(record, phases=(*record.phases, phase))
 
-        return self._change(request, call, RUNNING, pb.ChangeSplitResponse, split)
+        return self._change(request, call, (RUNNING,), pb.ChangeSplitResponse, split)
 
     def stop_experiment(self, request: pb.StopExperimentRequest, call: Call) -> pb.StopExperimentResponse:
-        """End a running experiment."""
+        """End a running experiment, or let go of one that was rolled back."""
         check = Violations()
         check.text("reason", request.reason, most=MOST_REASON)
         self._check_change(check, request)
 
         def stop(record: ExperimentRecord) -> ExperimentRecord:
+            if record.state == ROLLED_BACK:
+                return replace(record, state=STOPPED)
             return replace(record, state=STOPPED, ended_at=call.now, end_reason=request.reason)
 
-        return self._change(request, call, RUNNING, pb.StopExperimentResponse, stop)
+        return self._change(request, call, (RUNNING, ROLLED_BACK), pb.StopExperimentResponse, stop)
 
     def get_experiment(self, request: pb.GetExperimentRequest, call: Call) -> pb.GetExperimentResponse:
         """Read an experiment."""
@@ -288,11 +290,11 @@ class ExperimentService:
         self,
         request: pb.StartExperimentRequest | pb.StopExperimentRequest | pb.ChangeSplitRequest,
         call: Call,
-        needed: str,
+        needed: tuple[str, ...],
         kind: type[M],
         change: Callable[[ExperimentRecord], ExperimentRecord],
     ) -> M:
-        """Take an experiment from state `needed` to what `change` makes of it; the reply of type `kind`."""
+        """Take an experiment from one of the states `needed` to what `change` makes of it; the reply of type `kind`."""
         partition = Partition(call.tenant, request.experiment_id)
         self._find(call.tenant, request.experiment_id)
         self._claim(request, call)
@@ -301,11 +303,11 @@ class ExperimentService:
             record = read_experiment(tx)
             if record is None:
                 raise ExperimentNotFound(experiment_id=request.experiment_id)
-            if record.state != needed:
+            if record.state not in needed:
                 raise ExperimentStateWrong(
                     experiment_id=request.experiment_id,
                     state=state_name(record.state),
-                    needed_state=state_name(needed),
+                    needed_state=" or ".join(map(state_name, needed)),
                 )
             changed = change(record)
             write_experiment(tx, changed)

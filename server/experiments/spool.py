@@ -90,13 +90,16 @@ class Spool:
 
     def waiting(self) -> list[Path]:
         """Every segment there is, oldest first."""
-        paths = sorted(self._directory.glob(f"*{SUFFIX}"))
+        self.measure()
+        return sorted(self._directory.glob(f"*{SUFFIX}"))
+
+    def measure(self) -> None:
+        """See whether there is room for more."""
         size = 0
-        for path in paths:
+        for path in self._directory.glob(f"*{SUFFIX}"):
             with suppress(OSError):
                 size += path.stat().st_size
         self._full = size >= MOST_SPOOL_BYTES
-        return paths
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Segment | None]:

@@ -137,10 +137,12 @@ class ExperimentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopExperiment(self, request, context):
-        """Ends a running experiment. Nobody is assigned any more; what happened before and is reported late counts.
+        """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
+        before the end and is reported late counts.
 
         Idempotency: a repeat with the same `request_id` returns the earlier reply.
-        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (not running), IDEMPOTENCY_KEY_REUSED.
+        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
+        IDEMPOTENCY_KEY_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,10 +63,12 @@ class ExperimentServiceStub:
     Limits: at most 64 phases.
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]
-    """Ends a running experiment. Nobody is assigned any more; what happened before and is reported late counts.
+    """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
+    before the end and is reported late counts.
 
     Idempotency: a repeat with the same `request_id` returns the earlier reply.
-    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (not running), IDEMPOTENCY_KEY_REUSED.
+    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
+    IDEMPOTENCY_KEY_REUSED.
     """
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.GetExperimentRequest, _experiment_service_pb2.GetExperimentResponse]
     """Reads an experiment.
@@ -142,10 +144,12 @@ class ExperimentServiceAsyncStub(ExperimentServiceStub):
     Limits: at most 64 phases.
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
-    """Ends a running experiment. Nobody is assigned any more; what happened before and is reported late counts.
+    """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
+    before the end and is reported late counts.
 
     Idempotency: a repeat with the same `request_id` returns the earlier reply.
-    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (not running), IDEMPOTENCY_KEY_REUSED.
+    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
+    IDEMPOTENCY_KEY_REUSED.
     """
     GetExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.GetExperimentRequest, _experiment_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """Reads an experiment.
@@ -242,10 +246,12 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_service_pb2.StopExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.StopExperimentResponse, _abc.Awaitable[_experiment_service_pb2.StopExperimentResponse]]:
-        """Ends a running experiment. Nobody is assigned any more; what happened before and is reported late counts.
+        """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
+        before the end and is reported late counts.
 
         Idempotency: a repeat with the same `request_id` returns the earlier reply.
-        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (not running), IDEMPOTENCY_KEY_REUSED.
+        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
+        IDEMPOTENCY_KEY_REUSED.
         """
 
     @_abc_1.abstractmethod

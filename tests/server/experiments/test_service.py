@@ -65,7 +65,7 @@ def test_unknown_algorithms_are_refused_with_the_known_ones(own: Lab) -> None:
     known = facts(error)
     assert known["algorithms"] == "content_based_v9, magic"
     assert "content_based_v1" in known["known_algorithms"]
-    assert violations(error) == ["control_algorithm"]
+    assert violations(error) == ["control_algorithm", "treatment_algorithm"]
 
 
 def test_unknown_metrics_are_refused_with_the_known_ones(own: Lab) -> None:
@@ -349,6 +349,10 @@ def test_a_harmed_guardrail_rolls_back_without_a_person(own: Lab) -> None:
     for number in range(20):
         ask = pb.AssignVariantRequest(experiment_id=made.experiment_id, learner_id=f"learner-{number}")
         assert own.stub.AssignVariant(ask, metadata=own.metadata).arm == "content_based_v1"
+    let_go = own.stop(made.experiment_id)
+    assert let_go.state == resources.EXPERIMENT_STATE_STOPPED
+    assert (let_go.end_reason, let_go.end_time.seconds) == (last.verdict_sentence, int(kept.ended_at))
+    assert not own.stub.AssignVariant(ask, metadata=own.metadata).in_experiment
 
 
 def test_late_reports_of_a_stopped_experiment_still_count(own: Lab) -> None:

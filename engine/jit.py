@@ -8,8 +8,7 @@ from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numba
-import numba.core.config as numba_config
-from numba import njit
+from numba import config, njit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,12 +37,13 @@ def _keep_apart_by_source() -> None:
     for source in _sources(root):
         digest.update(source.read_bytes())
     place = root / "__pycache__" / f"kernels-{digest.hexdigest()}"
-    if numba_config.CACHE_DIR:
-        numba_config.CACHE_DIR = f"{numba_config.CACHE_DIR}/genie-{digest.hexdigest()}"
+    chosen: str = getattr(config, "CACHE_DIR", "")
+    if chosen:
+        setattr(config, "CACHE_DIR", f"{chosen}/genie-{digest.hexdigest()}")  # noqa: B010
         return
     with contextlib.suppress(OSError, AttributeError):
         place.mkdir(parents=True, exist_ok=True)  # type: ignore[attr-defined]
-        numba_config.CACHE_DIR = str(place)
+        setattr(config, "CACHE_DIR", str(place))  # noqa: B010
 
 
 _keep_apart_by_source()

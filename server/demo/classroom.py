@@ -195,7 +195,7 @@ def _draw_traits(rng: Random) -> Traits:
     ability = rng.gauss(0.0, 1.0)
     return Traits(
         learning_rate=min(0.7, max(0.12, 0.45 + 0.10 * ability)),
-        slip=min(0.35, max(0.03, 0.11 - 0.035 * ability + 0.02 * rng.gauss(0.0, 1.0))),
+        slip=min(0.2, max(0.01, 0.05 - 0.015 * ability + 0.01 * rng.gauss(0.0, 1.0))),
         guess=rng.uniform(0.2, 0.4),
         fading=min(0.6, max(0.15, 0.35 - 0.04 * ability + 0.08 * rng.gauss(0.0, 1.0))),
         pace=rng.lognormvariate(-0.05 * ability, 0.25),

@@ -15,6 +15,8 @@ from typing import IO, Self
 import grpc
 from grpc_health.v1 import health_pb2
 
+ANNOUNCEMENT = b'"event": "serving"'
+"""What the supervisor logs when all workers serve for the first time."""
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 START_SECONDS = 120.0
 """Longest wait for SERVING; a first start compiles the kernels."""
@@ -43,6 +45,7 @@ class LiveServer:
         self.settings = {**SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
+        self._logged_before = 0
 
     @property
     def target(self) -> str:
@@ -65,9 +68,10 @@ class LiveServer:
         return self._process is not None
 
     def start(self, *, wait: bool = True) -> None:
-        """Start the supervisor and its workers; with `wait`, return when the server says SERVING."""
+        """Start the supervisor and its workers; with `wait`, return when all workers serve."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log = self.log_path.open("ab")
+        self._logged_before = self._log.tell()
         environment = {**os.environ, **self.settings}
         self._process = subprocess.Popen(
             [
@@ -83,7 +87,7 @@ class LiveServer:
             self.wait_serving()
 
     def wait_serving(self, seconds: float = START_SECONDS) -> None:
-        """Return when the overall health is SERVING. RuntimeError with the log's end when the server ends or hangs."""
+        """Return when all workers serve. RuntimeError with the log's end when the server ends or hangs."""
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             if self._process is not None and self._process.poll() is not None:
@@ -95,11 +99,17 @@ class LiveServer:
                     response_deserializer=health_pb2.HealthCheckResponse.FromString,
                 )
                 reply = check(health_pb2.HealthCheckRequest(), timeout=2)
-                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                if reply.status == health_pb2.HealthCheckResponse.SERVING and self._announced():
                     return
             time.sleep(0.05)
         tail = self.log_path.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"the server on port {self.port} is not SERVING:\n{tail}")
+
+    def _announced(self) -> bool:
+        """Whether the supervisor has said that all workers serve; health speaks for the first of them."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._logged_before)
+            return ANNOUNCEMENT in log.read()
 
     @property
     def supervisor_pid(self) -> int:

@@ -25,6 +25,8 @@ TENANTS_A_POLL = 50
 DELIVER_SECONDS = 0.2
 MOST_BACKOFF_SECONDS = 5.0
 CALL_SECONDS = 10.0
+DELIVERY_SECONDS = 60.0
+"""For a segment: what was committed before a deadline is quickly passed over the next time."""
 LAST_DELIVERY_SECONDS = 2.0
 """How long a worker that stops tries to deliver what it has; the rest stays on disk."""
 
@@ -75,7 +77,7 @@ class Link:
                     if time.monotonic() >= next_poll or self._strangers - set(self._snapshot.tenants()):
                         self._poll(stub)
                         next_poll = time.monotonic() + POLL_SECONDS
-                    self._deliver(stub, CALL_SECONDS)
+                    self._deliver(stub, DELIVERY_SECONDS)
                 except grpc.RpcError as error:
                     self._spool.rotate(only_large=True)
                     self._spool.measure()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import Parse, ParseError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -80,6 +81,13 @@ def command(ctx: click.Context, target: str, tenant: str, tls_ca_file: Path | No
 @click.option("--secondary", multiple=True, help="A metric to look at beside.")
 @click.option("--guardrail", "guardrails", multiple=True, help="METRIC=MARGIN%: not to be harmed further.")
 @click.option("--sample", default=0, help="Learners of control and a treatment; planned when not given.")
+@click.option(
+    "--fields",
+    "fields_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="JSON with fields of CreateExperimentRequest: ramp, layer, baseline, metric_definitions, …",
+)
 @click.option("--start", "start_now", is_flag=True, help="Start it at once.")
 @click.pass_obj
 def create(
@@ -95,6 +103,7 @@ def create(
     secondary: tuple[str, ...],
     guardrails: tuple[str, ...],
     sample: int,
+    fields_file: Path | None,
     start_now: bool,
 ) -> None:
     """Write an experiment down and plan its sample."""
@@ -112,6 +121,8 @@ def create(
         guardrails=map(_guardrail, guardrails),
         planned_sample=sample,
     )
+    if fields_file is not None:
+        request.MergeFrom(_fields(fields_file))
     with caller.stub() as stub:
         made = stub.CreateExperiment(request, **caller.call).experiment
         if start_now:
@@ -253,6 +264,13 @@ def _all(caller: _Caller, stub: Any, *, active: bool) -> Iterator[resources.Expe
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+
+
+def _fields(path: Path) -> pb.CreateExperimentRequest:
+    try:
+        return Parse(path.read_text(encoding="utf-8"), pb.CreateExperimentRequest())
+    except (ParseError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} holds no fields of CreateExperimentRequest: {error}") from None
 
 
 def _split(text: str) -> list[float]:

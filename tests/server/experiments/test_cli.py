@@ -115,6 +115,21 @@ def test_mistakes_are_told_in_words(run: Run) -> None:
     assert run("create", "Wrong", "--guardrail=accuracy=much").exit_code == 2
 
 
+def test_what_has_no_option_comes_from_a_file(run: Run, running: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    file.write_text(
+        '{"layer": {"name": "home", "end": 0.5}, "ramp": [{"coverage": 0.25}], "hypothesis": "Yes."}'
+    )
+    made = run("create", "From a file", "--fields", str(file))
+    assert made.exit_code == 0, made.output
+    own = Lab(running.genie, running.port, running.store, running.channel, tenant="cli")
+    record = own.record(made.output.split()[0])
+    assert record.layer == ("home", 0.0, 0.5)
+    assert record.phases[0].ramp == ((0.0, 0.25),)
+    file.write_text('{"layr": {}}')
+    assert run("create", "From a file", "--fields", str(file)).exit_code == 2
+
+
 def test_an_interval_is_drawn_around_its_lift() -> None:
     line = draw(0.5, (0.25, 0.75), (0.0, 1.0), 1.0, 21)
     assert len(line) == 21
@@ -126,3 +141,15 @@ def test_an_interval_is_drawn_around_its_lift() -> None:
     unbounded = draw(0.0, (-0.5, 0.5), (-math.inf, math.inf), 1.0, 21)
     assert (unbounded[0], unbounded[-1]) == ("←", "→")
     assert draw(math.nan, (-math.inf, math.inf), (-math.inf, math.inf), 1.0, 5) == "  │  "
+
+
+def test_an_experiment_that_knows_nothing_yet_is_shown_as_well(run: Run, tmp_path: Path) -> None:
+    made = run("create", "Empty", "--treatment=random_v1", "--treatment=zone_v1", "--secondary=accuracy")
+    experiment_id = made.output.split()[0]
+    assert "33.3%  zone_v1" in made.output
+    assert "CONTINUE" in run("results", experiment_id).output
+    page = tmp_path / "empty.html"
+    assert run("report", experiment_id, "-o", str(page)).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Nothing can be estimated yet" in text
+    assert "nan" not in text

@@ -1,6 +1,5 @@
 """What `genie experiments` serves: opens its store and puts the service together. Knows nothing of recommendations."""
 
-import dataclasses
 from collections.abc import Mapping
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -50,8 +49,3 @@ def put_together(settings: Settings, store: Store, policies: Mapping[str, Policy
         store.close()
 
     return Assembly(services=[(SERVICE, service)], probe=store.check_writable, close=close)
-
-
-def with_watchers(settings: Settings, watchers: int) -> Settings:
-    """The settings with streams for so many watchers beside the reports'."""
-    return dataclasses.replace(settings, max_streams=watchers + RESERVED_STREAMS)

@@ -70,8 +70,6 @@ BUILT_IN = {
 }
 """What the recommender feeds: a week from the first exposure, or whether the learner came back on that day."""
 
-SOURCES = frozenset(metric.source for metric in BUILT_IN.values())
-
 _KINDS = {
     resources.METRIC_KIND_UNSPECIFIED: Kind.MEAN,
     resources.METRIC_KIND_MEAN: Kind.MEAN,

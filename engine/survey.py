@@ -265,7 +265,7 @@ def _wish(
         gain = settings[TARGET] * out[c, RIGHT] + (1.0 - settings[TARGET]) * out[c, WRONG]
         luck = chance(seed, c)
         due = recall[c] < settings[RECALL_TARGET]
-        if due:
+        if due and attempts[c] > 0:
             wishes[REVIEW, c] = out[c, RETENTION]
         if mastered[c] == 0:
             wishes[FRONTIER, c] = gain * (0.5 + 0.5 * out[c, READY])

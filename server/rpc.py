@@ -253,7 +253,9 @@ class _Served:
                 correlation_id = str(value)
             elif key == TENANT_HEADER:
                 tenant = str(value)
-        if not (0 < len(correlation_id) <= MOST_CORRELATION_CHARACTERS and correlation_id.isprintable()):
+        fits = 0 < len(correlation_id) <= MOST_CORRELATION_CHARACTERS
+        # gRPC fails the call when asked to echo what is not ASCII.
+        if not (fits and correlation_id.isascii() and correlation_id.isprintable()):
             correlation_id = secrets.token_hex(8)
         call = Call(self.path, tenant, correlation_id, context, self.runtime.drain)
         CALL_FACTS.set({"correlation_id": correlation_id, "tenant": tenant, "method": self.path})

@@ -185,7 +185,7 @@ def survey(
             near = float(np.dot(profile, arrays.centroid[:, c]))
             gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
             wanted = {
-                "review": (due, cost),
+                "review": (due and counts[c, 0] > 0, cost),
                 "frontier": (fresh, gain * (0.5 + 0.5 * ready[c])),
                 "objective": (towards > 0.0 and (due or fresh), towards),
                 "collaborative": (follows > 0.0, follows),

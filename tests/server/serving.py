@@ -70,4 +70,4 @@ def reason(error: grpc.Call) -> str:
     """The ErrorInfo's reason."""
     info = detail(error, error_details_pb2.ErrorInfo())
     assert info is not None
-    return info.reason
+    return str(info.reason)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.learner_data import DataSet, data_folder, load
 from engine.learner import LearnerModel, LearnerState, absorb
-from engine.learner.charts import Line, line_chart
+from engine.learner.charts import evaluation_charts
 from engine.learner.evaluate import MEASURES, OURS, Evaluation, evaluate, folds_by_learner, stream
 from engine.learner.metrics import auc
 from engine.learner.regression import TrainSettings
@@ -73,24 +73,8 @@ def report(name: str, found: Evaluation, bars: bool) -> None:
 def plots(name: str, found: Evaluation, folder: Path) -> None:
     """Write the calibration plot and the curve by answers given."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines: list[Line] = []
-    for model in found.predictions:
-        said, seen, _ = found.calibration(model)
-        lines.append((model, said.tolist(), seen.tolist()))
-    ticks = [(x / 5, f"{x / 5:.1f}") for x in range(6)]
-    chart = line_chart(
-        lines, title=f"Calibration, {name}", x_label="predicted", y_label="share right",
-        x_range=(0, 1), y_range=(0, 1), x_ticks=ticks, diagonal=True,
-    )  # fmt: skip
-    (folder / f"calibration-{name}.svg").write_text(chart, encoding="utf-8")
-    curves = {model: found.curve(model) for model in found.predictions}
-    bounds = [low for low, _, _ in curves[OURS]]
-    chart = line_chart(
-        [(model, list(range(len(curve))), [value for _, _, value in curve]) for model, curve in curves.items()],
-        title=f"AUC by answers given before, {name}", x_label="answers given from", y_label="AUC",
-        x_range=(0, max(len(bounds) - 1, 1)), y_range=(0.6, 0.9), x_ticks=[(i, str(b)) for i, b in enumerate(bounds)],
-    )  # fmt: skip
-    (folder / f"answers-{name}.svg").write_text(chart, encoding="utf-8")
+    for kind, chart in evaluation_charts(name, found).items():
+        (folder / f"{kind}-{name}.svg").write_text(chart, encoding="utf-8")
 
 
 def curve_by_data(data: DataSet, settings: TrainSettings) -> None:

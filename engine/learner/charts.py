@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.learner.evaluate import OURS, Evaluation
+
 WIDTH, HEIGHT, MARGIN = 460, 400, 52
 COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7a5195", "#8d96a3")
 
@@ -60,3 +62,36 @@ def line_chart(
         at = MARGIN + 16 + 15 * number
         parts.append(f'<text x="{MARGIN + 10}" y="{at}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>"])
+
+
+def evaluation_charts(name: str, found: Evaluation) -> dict[str, str]:
+    """Return the plots of an evaluation as SVG: "calibration", and "answers", AUC by how many were given before."""
+    lines: list[Line] = []
+    for model in found.predictions:
+        said, seen, _ = found.calibration(model)
+        lines.append((model, said.tolist(), seen.tolist()))
+    calibration = line_chart(
+        lines,
+        title=f"Calibration, {name}",
+        x_label="predicted",
+        y_label="share right",
+        x_range=(0, 1),
+        y_range=(0, 1),
+        x_ticks=[(x / 5, f"{x / 5:.1f}") for x in range(6)],
+        diagonal=True,
+    )
+    curves = {model: found.curve(model) for model in found.predictions}
+    bounds = [low for low, _, _ in curves[OURS]]
+    answers = line_chart(
+        [
+            (model, list(range(len(curve))), [value for _, _, value in curve])
+            for model, curve in curves.items()
+        ],
+        title=f"AUC by answers given before, {name}",
+        x_label="answers given from",
+        y_label="AUC",
+        x_range=(0, max(len(bounds) - 1, 1)),
+        y_range=(0.6, 0.9),
+        x_ticks=[(i, str(bound)) for i, bound in enumerate(bounds)],
+    )
+    return {"calibration": calibration, "answers": answers}

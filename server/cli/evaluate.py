@@ -14,6 +14,7 @@ from rich.table import Table
 from engine.catalog import Catalog, build_catalog
 from engine.content import WIDTH
 from engine.learner import LearnerModel
+from engine.learner.charts import evaluation_charts
 from engine.learner.evaluate import MEASURES, Evaluation, evaluate
 from engine.learner.regression import TrainSettings
 from engine.learner.training import TooLittleData
@@ -54,6 +55,11 @@ _SLICES = {
 @click.option(
     "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads to fit with."
 )
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write calibration and AUC by answers given as SVG into this folder.",
+)
 @data_options
 def command(
     directory: Path | None,
@@ -62,6 +68,7 @@ def command(
     baselines: bool,
     seed: int,
     threads: int,
+    plots: Path | None,
     data_directory: str | None,
     config_file: Path | None,
     tenant: str,
@@ -92,6 +99,10 @@ def command(
         except TooLittleData as error:
             fail(f"too little to learn from: {error}")
     _tell(found, as_json=as_json)
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for kind, chart in evaluation_charts(directory.name if directory else tenant, found).items():
+            (plots / f"{kind}.svg").write_text(chart, encoding="utf-8")
 
 
 @contextmanager

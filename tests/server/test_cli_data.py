@@ -209,8 +209,13 @@ def test_evaluate_on_files_and_on_the_store(data: Path, tmp_path: Path) -> None:
     assert {(line["part"], line["model"]) for line in figures} >= {("all", "genie")}
     assert figures[0]["answers"] == 600
     assert 0.0 < figures[0]["log_loss"] < 1.0
-    table = genie("evaluate", tmp_path / "files", "--time-split", "--no-baselines", data=tmp_path / "none")
+    table = genie(
+        *("evaluate", tmp_path / "files", "--time-split", "--no-baselines", "--plots", tmp_path / "plots"),
+        data=tmp_path / "none",
+    )
     assert table.exit_code == 0, table.output
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["answers.svg", "calibration.svg"]
+    assert "Calibration" in (tmp_path / "plots" / "calibration.svg").read_text()
     assert "all answers" in table.output
     assert not (tmp_path / "none").exists()
 

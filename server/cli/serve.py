@@ -93,9 +93,10 @@ class _Companion:
 
     def command(self, slot: int, control: int) -> list[str]:
         """The command line of its process, which needs no TLS where only this machine reaches it."""
+        # The workers poll it every second; only what fails or is slow is worth a line.
         return worker_command(
             self._config_file,
-            self._options,
+            {**self._options, "access_log_ratio": "0"},
             self._settings,
             host=self._host,
             port=self._port,

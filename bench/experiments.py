@@ -91,7 +91,7 @@ def report_recompute(rng: np.random.Generator, repeats: int) -> bool:
 def report_agreement(rng: np.random.Generator, sets: int) -> bool:
     """Largest relative disagreement with tea-tasting over random pairs of arms."""
     try:
-        import tea_tasting  # type: ignore[import-untyped, unused-ignore]
+        import tea_tasting
     except ImportError:
         emit(BENCH, "tea_tasting_skipped", 1, reason="not installed: pip install tea-tasting")
         return True

@@ -137,9 +137,8 @@ def _recommend(
     header, touched, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
     target = query.target_success or policy.target_success
     settings = _settings(query, state, target, now)
-    view = np.empty((size, VIEW_FLOATS))
+    view, mastered = np.empty((size, VIEW_FLOATS)), np.empty(size, np.uint8)
     counts = np.empty((size, VIEW_COUNTS), np.uint32)
-    mastered = np.empty(size, np.uint8)
     view_concepts(header, touched, recent, model.weights, now, TARGET_RETENTION, view, counts, mastered)
     factor, profile, neighbours = _likes(recent, serving, policy, now)
     outlook = np.empty((size, SURVEY_WIDTH), np.float32)
@@ -163,9 +162,8 @@ def _recommend(
         factor, profile, take_up, settings, policy.signed, values, scores, means,
     )  # fmt: skip
     shown = min(query.limit, held)
-    chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
+    items, chosen, sameness = np.zeros(shown, ITEM), np.empty(shown, np.int64), np.empty(shown, np.float32)
     propensity, final = np.empty(shown), np.empty(shown)
-    items = np.zeros(shown, ITEM)
     best_left = draw(
         scores, found, policy.signed, policy.temperature, query.seed, chosen, sameness, propensity, final
     )

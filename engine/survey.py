@@ -148,6 +148,16 @@ def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> No
 
 
 @kernel
+def _speaking(touched: Records, attempts: U4, known: F8, speaks: F8) -> None:
+    """Fill known (nc,) with K of the concepts practised, and bring speaks (nc,), their mastery, half way to it."""
+    for i in range(touched.shape[0]):
+        c = touched[i].row
+        if c < known.shape[0] and attempts[c] > 0:
+            known[c] = known_by(int(touched[i].pattern))
+            speaks[c] = 0.5 * (speaks[c] + known[c])
+
+
+@kernel
 def survey(
     concepts: ConceptArrays,
     touched: Records,
@@ -185,11 +195,7 @@ def survey(
     attempts = counts[:, 0].copy()
     known = np.full(size, KNOWN_AT_FIRST)
     speaks = mastery.copy()
-    for i in range(touched.shape[0]):
-        c = touched[i].row
-        if c < size and attempts[c] > 0:
-            known[c] = known_by(int(touched[i].pattern))
-            speaks[c] = 0.5 * (mastery[c] + known[c])
+    _speaking(touched, attempts, known, speaks)
     proven = np.empty(size)
     ready = np.empty(size)
     readiness(

@@ -213,8 +213,7 @@ def fill_row(
     now = batch.answered_at[i]
     dense = rows.dense[to]
     dense[:] = 0.0
-    whole = np.empty(N_GLOBAL)
-    values = np.empty(N_OWN_VALUES)
+    whole, values = np.empty(N_GLOBAL), np.empty(N_OWN_VALUES)
     global_features(head, now, whole)
     for j in range(N_GLOBAL):
         dense[j] = whole[j]

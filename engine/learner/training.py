@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,6 +110,93 @@ def _package(
     )
 
 
+class _Prepared(NamedTuple):
+    """A log made ready to be fitted to."""
+
+    design: Design
+    """Rows of the learners to fit on, then of those held out; dense features divided by `scale`."""
+    layout: Layout
+    scale: F8
+    fitted: int
+    """Rows of the learners to fit on."""
+    base: F4
+    """(n,) base logits without the learner's own fold."""
+    evidence: float
+    """Median answers behind a base logit."""
+    mastery: F8
+    fold: I8
+    """(learners,) folds that rates leave out."""
+
+
+def _prepare(
+    log: TrainingLog,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    previous: LearnerModel | None,
+    progress: Progress,
+) -> _Prepared:
+    """Build the rows of a log; learners that `_order` holds out come last, and count in no rate."""
+    progress("reading", 0.0)
+    fold = rng.integers(0, settings.folds, log.learners)
+    kept, held = _order(log, settings, rng)
+    in_hand = np.setdiff1d(np.arange(log.learners), kept[len(kept) - held :])
+    counted = log.take(in_hand)
+    rates = Rates.tally(counted, fold[in_hand], settings.folds)
+    whole = float(np.clip(counted.answers.correct.mean(), 0.01, 0.99))
+    part = log.take(kept)
+    part_fold = fold[kept].copy()
+    part_fold[len(kept) - held :] = -1
+    base, evidence = _bases(part, part_fold, rates, whole)
+    if settings.rebase:
+        part = part._replace(answers=part.answers._replace(base_logit=base))
+    progress("features", 0.0)
+    sets = previous.memory_sets if previous else LearnerModel.priors().memory_sets
+    rows = build_rows(part, base, evidence, sets, float(sets[previous.memory_set if previous else 0, 20]))
+    fitted = int(part.learner_offsets[len(kept) - held])
+    scale = np.maximum(rows.dense.std(axis=0, dtype=np.float64), 1e-3)
+    scale[0] = 1.0
+    dense, target = rows.dense, part.answers.correct.astype(np.float32)
+    mastery = fit_mastery(dense[:fitted], target[:fitted])
+    dense /= scale.astype(np.float32)
+    layout = Layout(
+        max(len(rates.question), 1),
+        max(len(rates.concept), 1),
+        frequent_pairs(rows.keys[:fitted], settings.pair_answers),
+    )
+    index, value = sparse_part(rows, part.answers.question, layout)
+    design = Design(dense, index, value, target)
+    return _Prepared(design, layout, scale, fitted, base, float(np.median(evidence)), mastery, fold)
+
+
+def _fit(
+    ready: _Prepared, settings: TrainSettings, previous: LearnerModel | None, progress: Progress
+) -> tuple[F8, dict[str, float]]:
+    """Return parameters, and the metrics of the held-out learners before they joined the closing steps."""
+    design, fitted = ready.design, ready.fitted
+    held_out = design.target[fitted:].astype(np.float64)
+
+    def chances(w: F8) -> F8:
+        return np.asarray(1.0 / (1.0 + np.exp(-logits(design, w, fitted))), np.float64)
+
+    penalty = penalties(ready.layout, settings)
+    start = _start(previous, ready.layout, ready.scale)
+    check = (lambda w: log_loss(held_out, chances(w))) if len(held_out) else None
+    with ThreadPoolExecutor(settings.threads) as pool:
+        objective = Objective(design, penalty, fitted, pool)
+        w = minimise(objective, start, settings, settings.iterations, check, progress)
+        if check is None:
+            return w, {}
+        p = chances(w)
+        plain = 1.0 / (1.0 + np.exp(-ready.base[fitted:].astype(np.float64)))
+        metrics = {
+            "log_loss": log_loss(held_out, p),
+            "auc": auc(held_out, p),
+            "base_log_loss": log_loss(held_out, plain),
+        }
+        closing = Objective(design, penalty, len(design.target), pool)
+        return minimise(closing, w, settings, settings.closing_iterations, None, progress), metrics
+
+
 def train(
     log: TrainingLog,
     *,
@@ -132,71 +220,17 @@ def train(
         raise TooLittleData(
             f"{log.learners} learners with {log.answers.size} answers; at least {FEWEST_LEARNERS} with {FEWEST_ANSWERS}"
         )
-    rng = np.random.default_rng(seed)
-    progress("reading", 0.0)
-    fold = rng.integers(0, settings.folds, log.learners)
-    kept, held = _order(log, settings, rng)
-    in_hand = np.setdiff1d(np.arange(log.learners), kept[len(kept) - held :])
-    counted = log.take(in_hand)
-    rates = Rates.tally(counted, fold[in_hand], settings.folds)
-    whole = float(np.clip(counted.answers.correct.mean(), 0.01, 0.99))
-    part = log.take(kept)
-    part_fold = fold[kept].copy()
-    part_fold[len(kept) - held :] = -1
-    base, evidence = _bases(part, part_fold, rates, whole)
-    if settings.rebase:
-        part = part._replace(answers=part.answers._replace(base_logit=base))
-    progress("features", 0.0)
-    sets = previous.memory_sets if previous else LearnerModel.priors().memory_sets
-    decay = float(sets[previous.memory_set if previous else 0, 20])
-    rows = build_rows(part, base, evidence, sets, decay)
-    n_fit = int(part.learner_offsets[len(kept) - held])
-    scale = np.maximum(rows.dense.std(axis=0, dtype=np.float64), 1e-3)
-    scale[0] = 1.0
-    dense = rows.dense
-    mastery = fit_mastery(dense[:n_fit], part.answers.correct[:n_fit].astype(np.float32))
-    dense /= scale.astype(np.float32)
-    layout = Layout(
-        max(len(rates.question), 1),
-        max(len(rates.concept), 1),
-        frequent_pairs(rows.keys[:n_fit], settings.pair_answers),
-    )
-    index, value = sparse_part(rows, part.answers.question, layout)
-    target = part.answers.correct.astype(np.float32)
-    design = Design(dense, index, value, target)
-    del rows
-    held_out = target[n_fit:].astype(np.float64)
-
-    def check(w: F8) -> float:
-        return log_loss(held_out, 1.0 / (1.0 + np.exp(-logits(design, w, n_fit))))
-
-    penalty = penalties(layout, settings)
-    with ThreadPoolExecutor(settings.threads) as pool:
-        objective = Objective(design, penalty, n_fit, pool)
-        w = minimise(
-            objective,
-            _start(previous, layout, scale),
-            settings,
-            settings.iterations,
-            check if held else None,
-            progress,
-        )
-        metrics = {
-            "answers": float(log.answers.size),
-            "parameters": float(len(w)),
-            "fitted_answers": float(n_fit),
-        }
-        if held:
-            p = 1.0 / (1.0 + np.exp(-logits(design, w, n_fit)))
-            plain = 1.0 / (1.0 + np.exp(-base[n_fit:].astype(np.float64)))
-            metrics |= {
-                "log_loss": log_loss(held_out, p),
-                "auc": auc(held_out, p),
-                "base_log_loss": log_loss(held_out, plain),
-            }
-            closing = Objective(design, penalty, len(target), pool)
-            w = minimise(closing, w, settings, settings.closing_iterations, None, progress)
-    every = Rates.tally(log, fold, settings.folds)
+    ready = _prepare(log, settings, np.random.default_rng(seed), previous, progress)
+    w, judged = _fit(ready, settings, previous, progress)
+    metrics = {
+        "answers": float(log.answers.size),
+        "parameters": float(len(w)),
+        "fitted_answers": float(ready.fitted),
+        **judged,
+    }
+    every = Rates.tally(log, ready.fold, settings.folds)
     whole = float(np.clip(log.answers.correct.mean(), 0.01, 0.99))
-    model = _package(w, layout, scale, every, whole, float(np.median(evidence)), version, previous, mastery)
+    model = _package(
+        w, ready.layout, ready.scale, every, whole, ready.evidence, version, previous, ready.mastery
+    )
     return LearnerModel(model.weights, model.memory_sets, model.memory_set, version, metrics), metrics

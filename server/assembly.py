@@ -87,6 +87,7 @@ def put_together(
     """The services over stores that are open already, which `close` closes."""
     current_model, load_models = model_source(settings.data_directory, stores.state)
     tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
+    tenants.prepare()
     state, serving = stores.state, stores.serving
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),

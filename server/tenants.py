@@ -95,6 +95,14 @@ class Tenants:
         self._builds: dict[str, Future[_Entry]] = {}
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
 
+    def prepare(self) -> None:
+        """Make every tenant's bundle before the first call waits for it; one that fails is left to its calls."""
+        for tenant in self._store.tenants()[:MOST_TENANTS]:
+            try:
+                self.bundle(tenant)
+            except Exception:
+                _LOG.exception("tenant %s cannot be made ready", tenant)
+
     def bundle(self, tenant: str, *, fresh: bool = False) -> Bundle:
         """What to serve the tenant from now. With `fresh`, wait for the newest catalogue however long it takes.
 

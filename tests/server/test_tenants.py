@@ -221,3 +221,32 @@ def test_a_store_that_is_gone_is_no_fault_of_the_server(store: Store, tenants: T
     store.close()
     with pytest.raises(StoreUnavailable):
         tenants.bundle("default")
+
+
+def test_every_tenant_is_ready_before_its_first_call(store: Store, shelf: Shelf, tenants: Tenants) -> None:
+    fill(store, "q-1")
+    fill(store, "q-2", tenant="other")
+    shelf.current = "v1"
+    tenants.prepare()
+    built = len(shelf.loads)
+    assert built == 2
+    assert tenants.bundle("other").catalog.question_row.keys() == {"q-2"}
+    assert len(shelf.loads) == built
+
+
+def test_a_tenant_that_cannot_be_made_ready_does_not_keep_the_others_from_it(
+    store: Store, tenants: Tenants, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store, "q-1", tenant="a")
+    fill(store, "q-2", tenant="b")
+    whole = tenants.bundle
+
+    def bundle(tenant: str, *, fresh: bool = False) -> module.Bundle:
+        if tenant == "a":
+            raise StoreUnavailable("a is not to be had")
+        return whole(tenant, fresh=fresh)
+
+    monkeypatch.setattr(tenants, "bundle", bundle)
+    tenants.prepare()
+    assert "tenant a cannot be made ready" in caplog.text
+    assert whole("b").catalog.question_row.keys() == {"q-2"}

@@ -207,7 +207,7 @@ HYBRID = make_policy(
         "context": 0.03,
         "engagement": 0.04,
         "repetition": 0.10,
-        "diversity": 0.08,
+        "diversity": 0.2,
     },
     sources={
         "review": 32,

@@ -21,10 +21,11 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2
 
-from bench.live import HEALTH_CHECK, LiveServer
+from bench.live import LiveServer
 from bench.output import emit
 from genie.v1 import recommendation_service_pb2 as recommendation_pb2
 from genie.v1 import recommendation_service_pb2_grpc
+from server.cli.client import HEALTH_CHECK
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 RECOMMEND = "/genie.v1.RecommendationService/Recommend"

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import IO, Self
 
 import grpc
-from grpc_health.v1 import health_pb2
+
+from server.cli.client import is_serving
 
 ANNOUNCEMENT = b'"event": "serving"'
 """What the supervisor logs when all workers serve for the first time."""
-HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 START_SECONDS = 120.0
 """Longest wait for SERVING; a first start compiles the kernels."""
 
@@ -92,15 +92,8 @@ class LiveServer:
         while time.monotonic() < limit:
             if self._process is not None and self._process.poll() is not None:
                 break
-            with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(self.target) as channel:
-                check = channel.unary_unary(
-                    HEALTH_CHECK,
-                    request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                    response_deserializer=health_pb2.HealthCheckResponse.FromString,
-                )
-                reply = check(health_pb2.HealthCheckRequest(), timeout=2)
-                if reply.status == health_pb2.HealthCheckResponse.SERVING and self._announced():
-                    return
+            if is_serving(self.target) and self._announced():
+                return
             time.sleep(0.05)
         tail = self.log_path.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"the server on port {self.port} is not SERVING:\n{tail}")

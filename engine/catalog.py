@@ -14,9 +14,6 @@ from engine.types import F4, I4, NO_ROW, U1, U4, Concept, Question
 DEFAULT_SECONDS = 45.0
 """Time for a question when neither it, nor its concept, nor its neighbours say."""
 
-DIFFICULTY_BOUND = 0.01
-"""Difficulties are kept this far from 0 and 1 before their logit is taken."""
-
 
 class Sparse(NamedTuple):
     """Lists of rows in CSR form: list i is `rows[offsets[i]:offsets[i + 1]]`."""
@@ -99,12 +96,6 @@ class Catalog:
     def question_count(self) -> int:
         """Number of question rows, holes included."""
         return len(self.question_ids)
-
-    @property
-    def difficulty_logit(self) -> F4:
-        """(nq,) log odds of failing by the catalogue's word, larger is harder; NaN where it does not say."""
-        share = np.clip(self.difficulty, DIFFICULTY_BOUND, 1.0 - DIFFICULTY_BOUND)
-        return np.log(share / (1.0 - share)).astype(np.float32)
 
     def exercised(self, question_row: int) -> tuple[U4, F4]:
         """Return (concept rows, weights) that an answer to the question exercises, its own concepts first at

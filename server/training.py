@@ -49,10 +49,6 @@ Progress = Callable[[str, float], None]
 """Told (stage, share of it done)."""
 
 
-class WorseModel(ModelError):
-    """The new model predicts held-out answers worse than the one in use; nothing was changed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Score:
     """How well a model predicts the held-out answers, each from the learner's answers before it."""

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.api import Partition, Store
+from store.api import Store
 from store.lmdb_store import LmdbStore
 from store.memory_store import MemoryStore
-from store.slates import erase_slates
 
 STATE = "state"
 SERVING = "serving"
@@ -20,10 +19,6 @@ class Stores:
     """Catalogue, learners, answers: durable before it is acknowledged."""
     serving: Store
     """Shown recommendations: not worth waiting for the disk."""
-
-    def erase_learner(self, partition: Partition) -> int:
-        """Remove all that is held of a learner, from both; the number of entries."""
-        return self.state.erase(partition) + erase_slates(self.serving, partition)
 
     def close(self) -> None:
         """Finish what was submitted and release both."""

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 
 from server.rpc import TENANT_HEADER
@@ -18,6 +19,7 @@ from server.rpc import TENANT_HEADER
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_FAILED = 1
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 DEFAULT_TARGET = "127.0.0.1:50051"
 LEVELS = ("simple", "detailed", "technical")
 
@@ -53,6 +55,21 @@ def connection(target: str, tls_ca_file: Path | None) -> Iterator[grpc.Channel]:
         except grpc.RpcError as error:
             click.echo(f"genie: {failure(error, target)}", err=True)
             sys.exit(EXIT_FAILED)
+
+
+def is_serving(target: str, timeout_seconds: float = 2.0) -> bool:
+    """Whether a server answers there and its overall health is SERVING."""
+    with grpc.insecure_channel(target) as channel:
+        check = channel.unary_unary(
+            HEALTH_CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            reply = check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def metadata(tenant: str) -> tuple[tuple[str, str | bytes], ...]:

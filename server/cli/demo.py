@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 import grpc
-from grpc_health.v1 import health_pb2
 from rich.console import Console
 
+from server.cli.client import is_serving
 from server.config import ConfigurationError
 from server.demo.story import POLICIES, Story, fill, is_filled
 from server.models import ModelDirectory
@@ -26,7 +26,6 @@ START_SECONDS = 300.0
 """The first start compiles the kernels, which takes half a minute on one core."""
 STOP_SECONDS = 40.0
 HOST = "127.0.0.1"
-HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 
 @click.command(name="demo")
@@ -124,17 +123,8 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log_path: Path) -> None
     """Return when the server is SERVING. Raises ClickException when it ends or takes too long."""
     limit = time.monotonic() + START_SECONDS
     while time.monotonic() < limit and process.poll() is None:
-        with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(f"{HOST}:{port}") as channel:
-            check = channel.unary_unary(
-                HEALTH_CHECK,
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )
-            if (
-                check(health_pb2.HealthCheckRequest(), timeout=2.0).status
-                == health_pb2.HealthCheckResponse.SERVING
-            ):
-                return
+        if is_serving(f"{HOST}:{port}"):
+            return
         time.sleep(0.1)
     raise click.ClickException(f"the server did not start; its log is {log_path}")
 

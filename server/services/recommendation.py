@@ -59,7 +59,7 @@ class RecommendationService:
         self._tenants = tenants
         self._policies = policies
         self._default_policy = default_policy
-        self._maker = SlateMaker(store, serving, policies, budget_seconds, keep_seconds, experiments)
+        self._maker = SlateMaker(store, serving, budget_seconds, keep_seconds, experiments)
         self._experiments = experiments
 
     def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,7 +79,6 @@ class SlateMaker:
 
     store: Store
     serving: Store
-    policies: Mapping[str, Policy]
     budget_seconds: float
     """Past this, a call answers with what it has."""
     keep_seconds: float

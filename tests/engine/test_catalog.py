@@ -76,18 +76,6 @@ def test_expected_seconds_fall_back_from_question_to_concept_to_catalogue() -> N
     ]
 
 
-def test_difficulty_is_kept_as_log_odds_of_failing() -> None:
-    questions = [
-        Question("even", 0, (0,), difficulty=0.5),
-        Question("hard", 1, (0,), difficulty=1.0),
-        Question("?", 2, (0,)),
-    ]
-    logit = build_catalog([COUNT], questions, version=1).difficulty_logit
-    assert logit[0] == 0.0
-    assert logit[1] == pytest.approx(np.log(99.0), rel=1e-5)
-    assert np.isnan(logit[2])
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_lists_by_concept_turn_round_lists_by_question(seed: int) -> None:

@@ -38,7 +38,11 @@ def test_ids_that_are_refused(value: str) -> None:
 
 
 def test_an_id_that_may_be_left_out() -> None:
-    Violations().identifier("session_id", "", required=False)
+    check = Violations()
+    check.identifier("session_id", "", required=False)
+    assert not check.found
+    check.identifier("session_id", "")
+    assert [found.field for found in check.found] == ["session_id"]
 
 
 def test_paths_are_full_and_all_violations_come_together() -> None:

@@ -16,6 +16,7 @@ from store.answers import record_answers
 from store.api import IdempotencyKeyReused, Partition, Table, Transaction
 from store.memory_store import MemoryStore
 from store.records import FeedbackEvent, Session, SlateRecord
+from store.slates import erase_slates
 from store.stores import Stores, memory_stores, open_stores
 from tests.store.answers_world import made_answers
 
@@ -284,7 +285,7 @@ def test_erasing_a_learner_leaves_nothing_in_either_store(backend: str, tmp_path
         operation = partial(record_answers, learner_id=name, answers=made_answers(5), model=model)
         stores.state.update(Partition("t", name), operation)
         slates.write_slate(stores.serving, "t", slate(slates.slate_id(name), name))
-    assert stores.erase_learner(ANN) == 5 + 5 + 1 + 1 + 1 + 1 + 1 + 1
+    assert erase_slates(stores.serving, ANN) + stores.state.erase(ANN) == 5 + 5 + 1 + 1 + 1 + 1 + 1 + 1
     for store in (stores.state, stores.serving):
         with store.read(ANN) as reader:
             assert not any(list(reader.scan(table)) for table in Table)

@@ -57,6 +57,8 @@ class ReportRecord:
     phase: int = 0
     assigned_only: bool = False
     covariates: dict[str, float] = field(default_factory=dict)
+    correlation_id: str = field(default="", compare=False)
+    """Of the call that caused it, which a repeat need not share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,8 @@ def record_reports(
                 tx.put(Table.EXPERIMENT_REPORT, key, value)
                 fresh.append(report)
             else:
-                outcome = ReportOutcome.DUPLICATE if held == value else ReportOutcome.REUSED
+                same = held == value or _REPORT.decode(held) == report
+                outcome = ReportOutcome.DUPLICATE if same else ReportOutcome.REUSED
         outcomes.append(outcome)
     if fresh:
         held_learner = tx.get(Table.EXPERIMENT_LEARNER, owner)
@@ -148,6 +151,11 @@ def phase_of(reader: Reader, learner_id: str) -> int | None:
     value = reader.get(Table.EXPERIMENT_LEARNER, digest(learner_id))
     exposed = None if value is None else _LEARNER.decode(value).exposed
     return None if exposed is None else exposed[1]
+
+
+def list_reports(reader: Reader, learner_id: str) -> list[ReportRecord]:
+    """Everything that was reported of the learner to the experiment, in no particular order."""
+    return _reports(reader, digest(learner_id))
 
 
 def snapshots(reader: Reader, experiment: ExperimentRecord) -> list[PhaseSnapshot]:
@@ -213,10 +221,14 @@ def _with_reports(
         return after
     counting: Sequence[ReportRecord] = fresh
     if exposed != before.exposed:
-        held = tx.scan(Table.EXPERIMENT_REPORT, start=owner, stop=owner + b"\xff" * (DIGEST_BYTES + 1))
-        counting = [_REPORT.decode(value) for _, value in held]
+        counting = _reports(tx, owner)
         after = replace(after, sums=b"")
     return replace(after, sums=_added(experiment, after.sums, counting, exposed[0]))
+
+
+def _reports(reader: Reader, owner: bytes) -> list[ReportRecord]:
+    held = reader.scan(Table.EXPERIMENT_REPORT, start=owner, stop=owner + b"\xff" * (DIGEST_BYTES + 1))
+    return [_REPORT.decode(value) for _, value in held]
 
 
 def _added(

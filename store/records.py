@@ -69,6 +69,8 @@ class SlateRecord:
     payload: bytes
     question_ids: tuple[str, ...] = ()
     """Of the payload's items, which know rows only."""
+    correlation_id: str = ""
+    """Of the call that made it."""
 
 
 @dataclass(frozen=True, slots=True)

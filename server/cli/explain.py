@@ -68,7 +68,8 @@ def _show(console: Console, reply: pb.ExplainRecommendationResponse) -> None:
         console.print(
             f"Policy {told.policy}, model {told.model_version}, catalogue {told.catalog_version}; "
             f"{told.candidates_count} candidates ({counts}); propensity {told.propensity:.4f} "
-            f"at temperature {told.temperature:g}, seed {told.random_seed}"
+            f"at temperature {told.temperature:g}, seed {told.random_seed}; "
+            f"made by the call {told.correlation_id}"
         )
 
 

@@ -60,19 +60,21 @@ class Tally:
 
     reply: pb.ReportMetricsResponse = field(default_factory=pb.ReportMetricsResponse)
 
-    def refuse(self, report_id: str, error: errors.GenieError) -> None:
+    def refuse(self, report: pb.Report, error: errors.GenieError) -> None:
         """Count a report that cannot be taken."""
         self.reply.rejected_count += 1
         if len(self.reply.errors) < MOST_ERRORS:
-            self.reply.errors.add(report_id=report_id, error=error.status())
+            self.reply.errors.add(
+                report_id=report.report_id, error=error.status(), correlation_id=report.correlation_id
+            )
 
-    def count(self, report_id: str, outcomes: Iterable[ReportOutcome]) -> None:
+    def count(self, report: pb.Report, outcomes: Iterable[ReportOutcome]) -> None:
         """Count a report by what its experiments made of it."""
         found = set(outcomes)
         if ReportOutcome.REUSED in found:
-            self.refuse(report_id, errors.IdempotencyKeyReused(field="report_id", id=report_id))
+            self.refuse(report, errors.IdempotencyKeyReused(field="report_id", id=report.report_id))
         elif ReportOutcome.MISPLACED in found:
-            self.refuse(report_id, _misplaced())
+            self.refuse(report, _misplaced())
         elif ReportOutcome.RECORDED in found:
             self.reply.recorded_count += 1
         elif ReportOutcome.DUPLICATE in found:
@@ -97,7 +99,7 @@ def take_reports(
                 groups.setdefault(record.experiment_id, []).append((place, report.learner_id, entry))
             outcomes[place] = []
         except errors.GenieError as error:
-            tally.refuse(report.report_id, error)
+            tally.refuse(report, error)
     pending = []
     for experiment_id, group in groups.items():
         partition = Partition(call.tenant, experiment_id)
@@ -110,7 +112,7 @@ def take_reports(
         if any(outcome is ReportOutcome.RECORDED for _, outcome in results):
             changed.append(partition)
     for place, found in outcomes.items():
-        tally.count(reports[place].report_id, found)
+        tally.count(reports[place], found)
     return changed
 
 
@@ -137,6 +139,7 @@ def _concerned(
     check = Violations()
     check.identifier("report_id", report.report_id)
     check.identifier("learner_id", report.learner_id)
+    check.identifier("correlation_id", report.correlation_id, required=False)
     if report.HasField("event_time"):
         check.timestamp("event_time", report.event_time, now=now)
     else:
@@ -192,6 +195,7 @@ def _record(report: pb.Report, exposure: pb.Exposure | None, experiment: Experim
             source=value.source,
             value=value.value,
             denominator=value.denominator,
+            correlation_id=report.correlation_id,
         )
     names = {metric.name for metric in experiment.metrics if metric.use_covariate}
     return ReportRecord(
@@ -201,6 +205,7 @@ def _record(report: pb.Report, exposure: pb.Exposure | None, experiment: Experim
         phase=exposure.phase,
         assigned_only=exposure.assigned_only,
         covariates={name: value for name, value in sorted(exposure.covariates.items()) if name in names},
+        correlation_id=report.correlation_id,
     )
 
 

@@ -19,6 +19,7 @@ from server.convert import timestamp
 from server.experiments.link import Link
 from server.experiments.snapshot import Active, Snapshot
 from server.experiments.spool import Spool
+from server.rpc import Call
 from server.validate import MOST_ID_CHARACTERS
 from store.api import Partition, Store, StoreError
 from store.codec import digest
@@ -86,17 +87,16 @@ class Junction:
                 return Placement(policy, experiment, arm, phase, meeting)
         return None
 
-    def shown(
-        self, placement: Placement, tenant: str, learner_id: str, now: float, *, as_assigned: bool
-    ) -> None:
+    def shown(self, placement: Placement, learner_id: str, call: Call, *, as_assigned: bool) -> None:
         """A slate is about to be returned; `as_assigned` says that it is the work of the arm's policy."""
         meeting, experiment = placement.meeting, placement.experiment
         if not experiment.counts or (meeting is not None and (meeting.exposed or not as_assigned)):
             return
         report = pb.Report(
-            report_id=f"met:{experiment.experiment_id}:{round(now * 1e6)}",
+            report_id=f"met:{experiment.experiment_id}:{round(call.now * 1e6)}",
             learner_id=learner_id,
-            event_time=timestamp(now),
+            event_time=timestamp(call.now),
+            correlation_id=call.correlation_id,
             exposure=pb.Exposure(
                 experiment_id=experiment.experiment_id,
                 arm=experiment.arms[placement.arm],
@@ -105,11 +105,11 @@ class Junction:
             ),
         )
         # First the report: a meeting remembered without one would never be told.
-        self._spool.append(tenant, [report])
+        self._spool.append(call.tenant, [report])
         try:
             keep_meeting(
                 self._serving,
-                Partition(tenant, learner_id),
+                Partition(call.tenant, learner_id),
                 experiment.experiment_id,
                 Meeting(placement.phase, as_assigned),
             )
@@ -118,12 +118,12 @@ class Junction:
 
     def answered(
         self,
-        tenant: str,
+        call: Call,
         answers: Sequence[practice_service_pb2.Answer],
         results: Sequence[practice_service_pb2.AnswerResult],
     ) -> None:
         """Answers were committed, now or by an earlier call."""
-        wanted = self._wanted(tenant)
+        wanted = self._wanted(call.tenant)
         if not wanted:
             return
         reports: list[pb.Report] = []
@@ -131,17 +131,16 @@ class Junction:
             if result.status in _RECORDED:
                 sources = wanted(answer.learner_id)
                 reports += _answer_reports(answer, result, sources) if sources else ()
-        self._append(tenant, reports)
+        self._append(call, reports)
 
     def fed_back(
         self,
-        tenant: str,
+        call: Call,
         events: Sequence[recommendation_pb.FeedbackEvent],
         results: Sequence[recommendation_pb.FeedbackResult],
-        now: float,
     ) -> None:
         """Feedback was committed, now or by an earlier call."""
-        wanted = self._wanted(tenant)
+        wanted = self._wanted(call.tenant)
         if not wanted:
             return
         reports = []
@@ -150,7 +149,7 @@ class Junction:
             if counts is None or result.status not in _FED_BACK:
                 continue
             if "click_through" in wanted(event.learner_id):
-                at = event.event_time if event.HasField("event_time") else timestamp(now)
+                at = event.event_time if event.HasField("event_time") else timestamp(call.now)
                 value = pb.MetricValue(source="click_through", value=counts[0], denominator=counts[1])
                 reports.append(
                     pb.Report(
@@ -160,7 +159,7 @@ class Junction:
                         metric_value=value,
                     )
                 )
-        self._append(tenant, reports)
+        self._append(call, reports)
 
     def _meeting(self, partition: Partition, experiment_id: str) -> Meeting | None:
         try:
@@ -191,9 +190,11 @@ class Junction:
 
         return sources
 
-    def _append(self, tenant: str, reports: Sequence[pb.Report]) -> None:
+    def _append(self, call: Call, reports: Sequence[pb.Report]) -> None:
+        for report in reports:
+            report.correlation_id = call.correlation_id
         if reports:
-            self._spool.append(tenant, reports)
+            self._spool.append(call.tenant, reports)
 
 
 _CLICKS: Mapping[int, tuple[float, float]] = {

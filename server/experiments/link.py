@@ -18,7 +18,7 @@ from server.admission import Throttle
 from server.experiments.snapshot import Snapshot, still_active
 from server.experiments.spool import Segment, Spool
 from server.logs import log
-from server.rpc import TENANT_HEADER
+from server.rpc import CORRELATION_HEADER, TENANT_HEADER
 
 POLL_SECONDS = 1.0
 TENANTS_A_POLL = 50
@@ -135,16 +135,24 @@ class Link:
                     self._send(stub, segment, seconds)
 
     def _send(self, stub: Any, segment: Segment, seconds: float) -> None:
+        # Both sides log a delivery under the segment's name, its reports under the calls that caused them.
+        correlation_id = segment.path.stem
         for tenant in dict.fromkeys(tenant for tenant, _ in segment.batches):
+            metadata = ((TENANT_HEADER, tenant), (CORRELATION_HEADER, correlation_id))
             try:
-                reply = stub.ReportMetrics(
-                    _requests(segment, tenant), timeout=seconds, metadata=((TENANT_HEADER, tenant),)
-                )
+                reply = stub.ReportMetrics(_requests(segment, tenant), timeout=seconds, metadata=metadata)
             except grpc.RpcError as error:
                 answer: Any = error
                 if answer.code() not in _REFUSALS:
                     raise
-                log(_LOG, logging.ERROR, "reports were refused", tenant=tenant, error=answer.details())
+                log(
+                    _LOG,
+                    logging.ERROR,
+                    "reports were refused",
+                    tenant=tenant,
+                    correlation_id=correlation_id,
+                    error=answer.details(),
+                )
                 segment.refused = True
                 return
             if reply.rejected_count and self._refused.passes():
@@ -153,6 +161,7 @@ class Link:
                     logging.WARNING,
                     "some reports were refused",
                     tenant=tenant,
+                    correlation_id=reply.errors[0].correlation_id,
                     reports=reply.rejected_count,
                     error=reply.errors[0].error.message,
                 )

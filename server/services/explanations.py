@@ -36,8 +36,10 @@ def source_values(mask: int) -> "list[pb.CandidateSource.ValueType]":
 class Explainer:
     """Explains the items of one slate."""
 
-    def __init__(self, slate: Slate, catalog: Catalog) -> None:
+    def __init__(self, slate: Slate, catalog: Catalog, correlation_id: str) -> None:
+        """`correlation_id` is that of the call that made the slate."""
         self.slate = slate
+        self._correlation_id = correlation_id
         self._titles = catalog.titles
 
     def main_reason(self, place: int) -> str:
@@ -80,6 +82,7 @@ class Explainer:
             temperature=technical.temperature,
             score=technical.score + penalty,
             slate_penalty=penalty,
+            correlation_id=self._correlation_id,
         )
 
 

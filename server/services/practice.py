@@ -57,7 +57,7 @@ class PracticeService:
             path=lambda place: Violations().item("answers", place),
         )
         if self._experiments is not None:
-            self._experiments.answered(call.tenant, request.answers, results)
+            self._experiments.answered(call, request.answers, results)
         statuses = [result.status for result in results]
         return pb.RecordAnswersResponse(
             results=results,
@@ -77,7 +77,7 @@ class PracticeService:
                 self._store, self._tenants, answers, call, path=lambda _: Violations().part("answer")
             )
             if self._experiments is not None:
-                self._experiments.answered(call.tenant, answers, results)
+                self._experiments.answered(call, answers, results)
             for result in results:
                 yield pb.StreamAnswersResponse(result=result)
 

@@ -153,7 +153,7 @@ class RecommendationService:
         check.check()
         results = take_feedback(self._store, self._serving, self._tenants, request.events, call)
         if self._experiments is not None:
-            self._experiments.fed_back(call.tenant, request.events, results, call.now)
+            self._experiments.fed_back(call, request.events, results)
         statuses = [result.status for result in results]
         return pb.RecordFeedbackResponse(
             results=results,
@@ -183,7 +183,8 @@ class RecommendationService:
             raise errors.QuestionNotRecommended(
                 recommendation_id=request.recommendation_id, question_id=request.question_id
             )
-        explainer = Explainer(Slate.from_bytes(record.payload), self._tenants.bundle(call.tenant).catalog)
+        slate = Slate.from_bytes(record.payload)
+        explainer = Explainer(slate, self._tenants.bundle(call.tenant).catalog, record.correlation_id)
         level = request.level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
         explanation = explainer.explanation(place, level)
         explanation.question_id = record.question_ids[place]
@@ -220,7 +221,7 @@ def _check_settings(check: Violations, request: pb.RecommendRequest | pb.BatchRe
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
     """A slate as a message, explained at the level."""
     record, slate = kept.record, kept.slate
-    explainer = Explainer(slate, bundle.catalog)
+    explainer = Explainer(slate, bundle.catalog, record.correlation_id)
     items = [
         _item(explainer, place, record.question_ids[place], bundle, level)
         for place in range(len(slate.items))
@@ -237,6 +238,7 @@ def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
         create_time=convert.timestamp(record.created_at),
         expire_time=convert.timestamp(record.expires_at),
         reflected_answers_count=slate.answers,
+        correlation_id=record.correlation_id,
     )
 
 

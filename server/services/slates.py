@@ -108,7 +108,7 @@ class SlateMaker:
         if self.experiments is not None and placement is not None:
             as_assigned = kept.slate.policy == placement.policy.name and len(kept.slate.items) > 0
             as_assigned &= kept.degraded != pb.DEGRADED_REASON_TIME_BUDGET
-            self.experiments.shown(placement, call.tenant, learner_id, call.now, as_assigned=as_assigned)
+            self.experiments.shown(placement, learner_id, call, as_assigned=as_assigned)
         return kept
 
     def _make(
@@ -147,6 +147,7 @@ class SlateMaker:
             request_digest=wish.digest if wish.request_id else b"",
             payload=slate.to_bytes(),
             question_ids=tuple(ids[row] for row in slate.items["question"].tolist()),
+            correlation_id=call.correlation_id,
         )
         if time.monotonic() > deadline:
             degraded = pb.DEGRADED_REASON_TIME_BUDGET

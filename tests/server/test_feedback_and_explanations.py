@@ -149,6 +149,20 @@ def test_an_explanation_stays_when_the_learner_moves_on(world: Core) -> None:
     assert explain(world, slate, level=TECHNICAL) == before
 
 
+def test_a_slate_tells_which_call_made_it(world: Core) -> None:
+    def ask(correlation_id: str) -> pb.Recommendation:
+        request = pb.RecommendRequest(learner_id=LEARNER, request_id="r-1")
+        metadata = (*world.metadata, ("x-correlation-id", correlation_id))
+        return world.recommendations.Recommend(request, metadata=metadata).recommendation
+
+    slate = ask("call-1")
+    assert slate.correlation_id == "call-1"
+    assert ask("call-2") == slate, "a repeat gets the slate of the first call, and is told so"
+    assert [held.correlation_id for held in active(world).recommendations] == ["call-1"]
+    technical = explain(world, slate, level=TECHNICAL).explanation.technical_details
+    assert technical.correlation_id == "call-1"
+
+
 def test_explanations_in_the_reply_are_those_of_later(world: Core) -> None:
     slate = world.recommend(limit=3, explanation_level=TECHNICAL)
     for item in slate.items:

@@ -42,7 +42,7 @@ RECORDS = [
     (codec.SESSION, Session("s", 1.0, 2.0, 1, 600.0, 5, b"\x00\xff")),
     (codec.FEEDBACK, FeedbackEvent("e", "r", "q", 2, 1.0, 300, 2.0, 7)),
     (codec.CATALOG_COUNTS, CatalogCounts(1, 2, 3, 4, 5, 6.0)),
-    (codec.SLATE, SlateRecord("r", "ann", 1.0, 2.0, b"d", bytes(range(256)))),
+    (codec.SLATE, SlateRecord("r", "ann", 1.0, 2.0, b"d", bytes(range(256)), ("q",), "call-1")),
     (codec.REPLY, RememberedReply(b"f", 1.0, b"result")),
 ]
 IDS = [type(record).__name__ for _, record in RECORDS]

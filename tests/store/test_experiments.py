@@ -14,6 +14,7 @@ from store.experiment_reports import (
     ReportOutcome,
     ReportRecord,
     due,
+    list_reports,
     phase_of,
     place_everyone,
     record_reports,
@@ -131,6 +132,16 @@ def test_a_learner_counts_from_the_first_exposure_on(store: Store) -> None:
     assert together(store, "minutes").mean == 9.5, "what came before the exposure does not count"
     exposed = [phase.exposed for phase in seen(store)]
     assert sum(map(sum, exposed)) == 1
+
+
+def test_a_repeat_may_come_from_another_call(store: Store) -> None:
+    first = replace(value("v-1", START + 5, 7.0), correlation_id="call-1")
+    again, changed = replace(first, correlation_id="call-2"), replace(first, value=8.0)
+    assert take(store, "ada", first, again) == [ReportOutcome.RECORDED, ReportOutcome.DUPLICATE]
+    assert take(store, "ada", again, changed) == [ReportOutcome.DUPLICATE, ReportOutcome.REUSED]
+    with store.read(PARTITION) as reader:
+        assert [report.correlation_id for report in list_reports(reader, "ada")] == ["call-1"]
+        assert list_reports(reader, "bob") == []
 
 
 def test_repeats_change_nothing_and_changed_repeats_are_refused(store: Store) -> None:

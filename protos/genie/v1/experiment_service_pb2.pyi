@@ -500,12 +500,17 @@ class Report(_message.Message):
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     EXPOSURE_FIELD_NUMBER: _builtins.int
     METRIC_VALUE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """The caller's own id, 1 to 128 printable characters, unique among the learner's reports. Send the same id when
     you send the report again.
     """
     learner_id: _builtins.str
     """The learner."""
+    correlation_id: _builtins.str
+    """Correlation id of the call that caused it, up to 128 printable characters. It is kept, and no part of
+    what makes two reports the same.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened; at most one day ahead of the server's clock."""
@@ -526,10 +531,11 @@ class Report(_message.Message):
         event_time: _timestamp_pb2.Timestamp | None = ...,
         exposure: Global___Exposure | None = ...,
         metric_value: Global___MetricValue | None = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_time", b"event_time", "exposure", b"exposure", "metric_value", b"metric_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_time", b"event_time", "exposure", b"exposure", "learner_id", b"learner_id", "metric_value", b"metric_value", "report_id", b"report_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "event", b"event", "event_time", b"event_time", "exposure", b"exposure", "learner_id", b"learner_id", "metric_value", b"metric_value", "report_id", b"report_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["exposure", "metric_value"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -709,8 +715,11 @@ class ReportError(_message.Message):
 
     REPORT_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """Its id, as sent."""
+    correlation_id: _builtins.str
+    """Its correlation id, as sent."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why."""
@@ -720,10 +729,11 @@ class ReportError(_message.Message):
         *,
         report_id: _builtins.str = ...,
         error: _status_pb2.Status | None = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "report_id", b"report_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "report_id", b"report_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

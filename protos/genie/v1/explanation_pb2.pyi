@@ -299,6 +299,7 @@ class TechnicalDetails(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     SLATE_PENALTY_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """The policy."""
     model_version: _builtins.str
@@ -317,6 +318,8 @@ class TechnicalDetails(_message.Message):
     """Score before exploration and the slate's own penalties."""
     slate_penalty: _builtins.float
     """What the slate took off for a concept that it already held."""
+    correlation_id: _builtins.str
+    """Correlation id of the call that made the slate: its log lines carry the same."""
     @_builtins.property
     def source_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceCount]:
         """How many candidates each source proposed."""
@@ -334,10 +337,11 @@ class TechnicalDetails(_message.Message):
         temperature: _builtins.float = ...,
         score: _builtins.float = ...,
         slate_penalty: _builtins.float = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_count", b"candidates_count", "catalog_version", b"catalog_version", "model_version", b"model_version", "policy", b"policy", "propensity", b"propensity", "random_seed", b"random_seed", "score", b"score", "slate_penalty", b"slate_penalty", "source_counts", b"source_counts", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates_count", b"candidates_count", "catalog_version", b"catalog_version", "correlation_id", b"correlation_id", "model_version", b"model_version", "policy", b"policy", "propensity", b"propensity", "random_seed", b"random_seed", "score", b"score", "slate_penalty", b"slate_penalty", "source_counts", b"source_counts", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -207,6 +207,7 @@ class Recommendation(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REFLECTED_ANSWERS_COUNT_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     recommendation_id: _builtins.str
     """The server's id of the slate; it is asked for in feedback, answers and explanations."""
     learner_id: _builtins.str
@@ -223,6 +224,10 @@ class Recommendation(_message.Message):
     """Why it holds fewer questions than asked for."""
     reflected_answers_count: _builtins.int
     """How many of the learner's answers it reflects: never fewer than were acknowledged before the call."""
+    correlation_id: _builtins.str
+    """Correlation id of the call that made it: its log lines carry the same. A repeat of the call returns the first
+    call's.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
         """The questions, best first."""
@@ -249,10 +254,11 @@ class Recommendation(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         reflected_answers_count: _builtins.int = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "expire_time", b"expire_time", "items", b"items", "learner_id", b"learner_id", "model_version", b"model_version", "policy", b"policy", "recommendation_id", b"recommendation_id", "reflected_answers_count", b"reflected_answers_count", "shortfall_reason", b"shortfall_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "create_time", b"create_time", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "expire_time", b"expire_time", "items", b"items", "learner_id", b"learner_id", "model_version", b"model_version", "policy", b"policy", "recommendation_id", b"recommendation_id", "reflected_answers_count", b"reflected_answers_count", "shortfall_reason", b"shortfall_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

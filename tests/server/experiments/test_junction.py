@@ -11,6 +11,8 @@ from genie.v1 import experiment_results_pb2 as results_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server.experiments.junction import SNAPSHOTS
+from store.api import Partition
+from store.experiment_reports import list_reports
 from store.lmdb_store import LmdbStore
 from tests.server.core import Core
 from tests.server.experiments.world import Lab, eventually, lab, school
@@ -106,6 +108,39 @@ def test_feedback_and_answers_become_metrics(tmp_path: Path) -> None:
         assert found["mastery_gain"] > 0.0
         assert others >= 0
         assert found["retention_day_1"] == 0.0, "nobody's second day has passed"
+
+
+def test_reports_carry_the_correlation_id_of_the_call_behind_them(tmp_path: Path) -> None:
+    with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}") as core:
+        core.chain("counting", "adding")
+        experiment_id = begin(own, secondary_metrics=["click_through"])
+        known_to(core, experiment_id, tmp_path)
+        slate = core.recommendations.Recommend(
+            recommendation_pb.RecommendRequest(learner_id="ada"), metadata=(("x-correlation-id", "show"),)
+        ).recommendation
+        question_id = slate.items[0].question_id
+        answer = practice_pb.Answer(answer_id="a", learner_id="ada", question_id=question_id, correct=True)
+        event = recommendation_pb.FeedbackEvent(
+            event_id="e",
+            learner_id="ada",
+            recommendation_id=slate.recommendation_id,
+            question_id=question_id,
+            kind=recommendation_pb.FEEDBACK_KIND_CLICKED,
+        )
+        for correlation_id in ("tell", "tell again"):
+            metadata = (("x-correlation-id", correlation_id),)
+            core.practice.RecordAnswers(practice_pb.RecordAnswersRequest(answers=[answer]), metadata=metadata)
+            core.recommendations.RecordFeedback(
+                recommendation_pb.RecordFeedbackRequest(events=[event]), metadata=metadata
+            )
+
+        def told() -> dict[str, str]:
+            with own.store.read(Partition("default", experiment_id)) as reader:
+                reports = list_reports(reader, "ada")
+            return {report.source: report.correlation_id for report in reports}
+
+        eventually(lambda: len(told()) == 3)
+        assert told() == {"": "show", "practice_minutes": "tell", "click_through": "tell"}
 
 
 def test_the_recommender_works_on_without_the_service_and_delivers_later(tmp_path: Path) -> None:

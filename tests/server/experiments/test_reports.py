@@ -38,11 +38,12 @@ def test_reports_count_once_and_the_refused_say_why(own: Lab) -> None:
         own.value("", "practice_minutes", float("nan"), report_id="bad"),
         own.exposure(made.experiment_id, "cem", report_id="lost", arm="nobody's"),
         own.value("ada", "practice_minutes", 1.0, experiment_id="x-none", report_id="nowhere"),
-        pb.Report(report_id="empty", learner_id="ada"),
+        pb.Report(report_id="empty", learner_id="ada", correlation_id="call-1"),
+        pb.Report(report_id="odd", learner_id="ada", correlation_id="x" * 129),
         size=3,
     )
     counts = (reply.recorded_count, reply.duplicate_count, reply.ignored_count, reply.rejected_count)
-    assert counts == (2, 1, 1, 6)
+    assert counts == (2, 1, 1, 7)
     told = {error.report_id: info_of(error.error).reason for error in reply.errors}
     assert told == {
         "m-1": "IDEMPOTENCY_KEY_REUSED",
@@ -51,7 +52,9 @@ def test_reports_count_once_and_the_refused_say_why(own: Lab) -> None:
         "lost": "INVALID_FIELD",
         "nowhere": "EXPERIMENT_NOT_FOUND",
         "empty": "INVALID_FIELD",
+        "odd": "INVALID_FIELD",
     }
+    assert {error.correlation_id for error in reply.errors if error.report_id == "empty"} == {"call-1"}
     results = own.results(made.experiment_id).results
     assert sum(arm.exposed_count for arm in results.arms) == 1
     assert max(arm.means[0].mean for arm in results.arms) == 12.5

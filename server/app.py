@@ -15,6 +15,7 @@ from server import health, rpc
 from server.admission import CallPool, Dispatcher, Drain
 from server.config import ConfigurationError, Settings
 from server.logs import log
+from server.tracing import open_tracing
 
 _LOG = logging.getLogger("genie.app")
 _CONTROL_THREADS = 2
@@ -57,6 +58,7 @@ class Genie:
             refusal_pool=self._control,
             access_log_ratio=settings.access_log_ratio,
             slow_call_seconds=settings.slow_call_ms / 1e3,
+            tracing=open_tracing(settings),
         )
         self._assembly = assemble(settings, self.runtime.drain)
         names = [str(descriptor.full_name) for descriptor, _ in self._assembly.services]
@@ -93,6 +95,8 @@ class Genie:
         stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
         unfinished = self._unary.unfinished + self._streams.unfinished
         self._assembly.close()
+        if self.runtime.tracing is not None:
+            self.runtime.tracing.close()
         for pool in (self._unary, self._streams, self._control):
             pool.shutdown(wait=False)
         calls = sum(count.calls for count in self.runtime.counters.snapshot())

@@ -124,6 +124,11 @@ class Settings:
     slow_call_ms: float = _setting(
         500.0, "Calls that take longer are logged as slow", least=0.0, most=3_600_000.0
     )
+    tracing: str = _setting(
+        "off",
+        "OpenTelemetry traces: off, or otlp for the collector that OTEL_EXPORTER_OTLP_ENDPOINT names",
+        choices=("off", "otlp"),
+    )
 
 
 class SettingInfo(NamedTuple):

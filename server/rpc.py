@@ -26,6 +26,7 @@ from server import errors
 from server.admission import CallPool, Drain, Handler, Route, Throttle
 from server.logs import CALL_FACTS, log
 from server.metrics import CallCounters
+from server.tracing import CallSpan, Tracing
 
 CORRELATION_HEADER = "x-correlation-id"
 TENANT_HEADER = "x-tenant-id"
@@ -44,7 +45,17 @@ M = TypeVar("M", bound=Message)
 class Call:
     """What a service knows of the call it serves beside the request."""
 
-    __slots__ = ("_context", "_drain", "correlation_id", "deadline", "method", "now", "started", "tenant")
+    __slots__ = (
+        "_context",
+        "_drain",
+        "correlation_id",
+        "deadline",
+        "method",
+        "now",
+        "span",
+        "started",
+        "tenant",
+    )
 
     def __init__(
         self, method: str, tenant: str, correlation_id: str, context: grpc.ServicerContext, drain: Drain
@@ -58,6 +69,8 @@ class Call:
         self.started = time.monotonic()
         self.deadline = self.started + context.time_remaining()
         """The caller's deadline on the clock of `time.monotonic`; centuries away when there is none."""
+        self.span: CallSpan | None = None
+        """None when calls are not traced."""
         self._context = context
         self._drain = drain
 
@@ -183,6 +196,7 @@ class Runtime:
     access_log_ratio: float = 1.0
     slow_call_seconds: float = 0.5
     refusals: Throttle = field(default_factory=lambda: Throttle(interval_seconds=1.0))
+    tracing: Tracing | None = None
 
 
 def bind(service: ServiceDescriptor, instance: object, runtime: Runtime) -> dict[str, Route]:
@@ -258,7 +272,13 @@ class _Served:
         if not (fits and correlation_id.isascii() and correlation_id.isprintable()):
             correlation_id = secrets.token_hex(8)
         call = Call(self.path, tenant, correlation_id, context, self.runtime.drain)
-        CALL_FACTS.set({"correlation_id": correlation_id, "tenant": tenant, "method": self.path})
+        facts = {"correlation_id": correlation_id, "tenant": tenant, "method": self.path}
+        tracing = self.runtime.tracing
+        if tracing is not None:
+            headers = context.invocation_metadata()
+            call.span = tracing.begin(self.path, headers, tenant=tenant, correlation_id=correlation_id)
+            facts["trace_id"] = call.span.trace_id
+        CALL_FACTS.set(facts)
         context.set_trailing_metadata(((CORRELATION_HEADER, correlation_id),))
         return call
 
@@ -274,6 +294,8 @@ class _Served:
         seconds = time.monotonic() - call.started
         runtime = self.runtime
         runtime.counters.count(self.path, code, seconds)
+        if call.span is not None:
+            call.span.end(code, "" if error is None else error.reason)
         slow = seconds >= runtime.slow_call_seconds and not self._long_lived
         if code in _SERVER_FAULTS and not isinstance(error, errors.ServerDraining):
             level = logging.ERROR
@@ -379,6 +401,8 @@ class _Refusal:
         refusal = errors.TooManyStreams if self._pool is runtime.stream_pool else errors.ServerOverloaded
         told = refusal(limit=self._pool.limit)
         runtime.counters.count(call.method, told.code.name, 0.0)
+        if call.span is not None:
+            call.span.end(told.code.name, told.reason)
         if runtime.refusals.passes():
             log(_LOG, logging.WARNING, "calls are refused", reason=told.reason, limit=self._pool.limit)
         _abort(context, call, told)

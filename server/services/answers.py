@@ -20,6 +20,7 @@ from server.learner_views import held_time, milestone_messages, streak_message
 from server.local_days import DEFAULT_TIME_ZONE, local_day
 from server.rpc import Call
 from server.tenants import Bundle, Tenants
+from server.tracing import carried, part
 from server.validate import MOST_SECONDS_AHEAD, Violations
 from store.answers import NewAnswers, RecordedAnswers, record_answers
 from store.api import Partition, Store, Transaction
@@ -91,11 +92,12 @@ def take_in(
     pending = []
     for learner_id, group in batch.by_learner.items():
         partition = Partition(call.tenant, learner_id)
-        with store.read(partition) as reader:
+        with part("store.read_learner"), store.read(partition) as reader:
             time_zone = calendar_of(read_profile(reader))
         new = _new_answers(batch, group, time_zone)
         model = batch.bundle.learner_model
-        operation = store.submit(partition, partial(_record, learner_id=learner_id, new=new, model=model))
+        work = partial(_record, learner_id=learner_id, new=new, model=model)
+        operation = store.submit(partition, carried("engine.record_answers", work))
         pending.append((operation, group, time_zone))
     for operation, group, time_zone in pending:
         _fill(batch, group, committed(operation, call), time_zone)
@@ -105,7 +107,8 @@ def take_in(
 def committed(operation: "Future[T]", call: Call) -> T:
     """What a submitted operation returned, after its commit. Raises DeadlineExceeded, StoreUnavailable."""
     try:
-        return operation.result(min(call.remaining(), COMMIT_SECONDS))
+        with part("store.commit"):
+            return operation.result(min(call.remaining(), COMMIT_SECONDS))
     except TimeoutError:
         if call.remaining() > 0.0:
             raise errors.StoreUnavailable(operation="write") from None

@@ -22,6 +22,7 @@ from server.local_days import DEFAULT_TIME_ZONE, local_hour
 from server.rpc import Call
 from server.services.feedback import dismissed_rows, engagement_of
 from server.tenants import Bundle
+from server.tracing import part
 from store import codec
 from store.api import Partition, Store, StoreError
 from store.learners import read_profile, read_state
@@ -87,7 +88,7 @@ class SlateMaker:
 
     def read(self, tenant: str, learner_id: str, bundle: Bundle) -> Known:
         """What is known of a learner now, every acknowledged answer included."""
-        with self.store.read(Partition(tenant, learner_id)) as reader:
+        with part("store.read_learner"), self.store.read(Partition(tenant, learner_id)) as reader:
             return Known(
                 read_profile(reader),
                 read_state(reader, bundle.learner_model.memory_sets),
@@ -117,7 +118,8 @@ class SlateMaker:
         name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
         recommendation_id = slate_id(learner_id, name)
         if wish.request_id:
-            held = find_slate(self.serving, call.tenant, recommendation_id)
+            with part("store.find_slate"):
+                held = find_slate(self.serving, call.tenant, recommendation_id)
             if held is not None and held.expires_at > call.now:
                 if held.request_digest != wish.digest:
                     raise errors.IdempotencyKeyReused(field="request_id", id=wish.request_id)
@@ -130,14 +132,15 @@ class SlateMaker:
         if time.monotonic() > deadline:
             policy, degraded = _without_neighbours(policy), pb.DEGRADED_REASON_TIME_BUDGET
         seed = seed_of(call.tenant, learner_id, wish.request_id or recommendation_id)
-        slate = recommend(
-            _query(known, wish, bundle, seed, call.now),
-            known.state,
-            bundle.serving,
-            policy,
-            now=call.now,
-            take_up=_take_up(known.taste, bundle),
-        )
+        with part("engine.recommend"):
+            slate = recommend(
+                _query(known, wish, bundle, seed, call.now),
+                known.state,
+                bundle.serving,
+                policy,
+                now=call.now,
+                take_up=_take_up(known.taste, bundle),
+            )
         ids = bundle.catalog.question_ids
         record = SlateRecord(
             recommendation_id=recommendation_id,
@@ -152,7 +155,8 @@ class SlateMaker:
         if time.monotonic() > deadline:
             degraded = pb.DEGRADED_REASON_TIME_BUDGET
         try:
-            write_slate(self.serving, call.tenant, record)
+            with part("store.write_slate"):
+                write_slate(self.serving, call.tenant, record)
         except StoreError:
             _LOG.exception("a slate could not be kept")
             degraded = pb.DEGRADED_REASON_NOT_STORED

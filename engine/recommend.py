@@ -1,25 +1,27 @@
-"""The pipeline from a learner's state to a slate: survey, gather, predict, score, draw. The engine's main
-door.
-"""
+"""From a learner's state to a slate: what a pass of the kernels reads is put together here. The engine's main door."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from engine.candidates import MAX_CANDIDATES, Candidates, gather
+from engine.candidates import MAX_CANDIDATES
 from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
-from engine.learner import TARGET_RETENTION, LearnerState, predict
+from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
 from engine.learner.state import Records
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
-from engine.policy import SOURCES, TERMS, Policy
-from engine.scoring import score, tastes
+from engine.pipeline import PLAN_WIDTH, Asked, Made, Rule, make_slates
+from engine.policy import SOURCES, Policy
+from engine.scoring import tastes
 from engine.serving import Serving
-from engine.slate import ITEM, Slate, SlateReason, describe, draw
-from engine.survey import COLLABORATIVE, READY, SETTINGS_WIDTH, SURVEY_WIDTH, survey
-from engine.types import F4, F8, NO_ROW, U4
+from engine.slate import ITEM, Slate, Slates, blank_heads
+from engine.survey import COLLABORATIVE, SETTINGS_WIDTH
+from engine.types import F4, NO_ROW, U1, U4
+
+T = TypeVar("T", bound=np.generic)
 
 MAX_LIMIT: Final = 100
 """Most questions of one slate."""
@@ -102,121 +104,136 @@ def recommend(
     Raises:
         ValueError: the limit or the seed is out of its bounds.
     """
-    if not 1 <= query.limit <= MAX_LIMIT:
-        raise ValueError(f"limit must be 1 to {MAX_LIMIT}, not {query.limit}")
-    if not 0 <= query.seed < 1 << 63:
-        raise ValueError(f"seed must be 0 to 2^63 - 1, not {query.seed}")
-    usual = strangers(serving, policy) if state.applied else None
-    return _recommend(query, state, serving, policy, now, take_up, usual)
+    return recommend_many([query], [state], serving, policy, now=now, take_ups=[take_up])[0]
 
 
-def strangers(serving: Serving, policy: Policy) -> frozenset[int]:
-    """Return the concept rows (≤ 20) that a policy shows a learner without history, worked out once a
-    serving.
+def recommend_many(
+    queries: Sequence[RecommendQuery],
+    states: Sequence[LearnerState],
+    serving: Serving,
+    policy: Policy,
+    *,
+    now: float,
+    take_ups: Sequence[F4 | None] | None = None,
+) -> Slates:
+    """Return the slates of many learners, worked out in one pass of one kernel: each is what `recommend` returns.
+
+    The queries must agree in their limit. `take_ups` holds one entry a learner, as in `recommend`.
+
+    Raises:
+        ValueError: the limit or a seed is out of its bounds, or the limits differ.
     """
+    return _recommend(queries, states, serving, policy, now, take_ups, strangers(serving, policy))
+
+
+def strangers(serving: Serving, policy: Policy) -> U1:
+    """Return (nc,) 1 for the concepts (≤ 20) that a policy shows a learner without history, worked out once."""
     known = serving.strangers.get(policy.name)
     if known is None:
+        known = np.zeros(serving.catalog.concept_count, np.uint8)
         query = RecommendQuery(seed=0, limit=20)
         greedy = replace(policy, temperature=0.0)
-        slate = _recommend(query, LearnerState.empty(), serving, greedy, 0.0, None, None)
-        known = serving.strangers[policy.name] = frozenset(slate.items["concept"].tolist())
+        slate = _recommend([query], [LearnerState.empty()], serving, greedy, 0.0, None, read_only(known))[0]
+        known[slate.items["concept"]] = 1
+        known = serving.strangers[policy.name] = read_only(known)
     return known
 
 
 def _recommend(
-    query: RecommendQuery,
-    state: LearnerState,
+    queries: Sequence[RecommendQuery],
+    states: Sequence[LearnerState],
     serving: Serving,
     policy: Policy,
     now: float,
-    take_up: F4 | None,
-    usual: frozenset[int] | None,
-) -> Slate:
-    size = serving.catalog.concept_count
-    model = serving.learner
-    header, touched, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
-    target = query.target_success or policy.target_success
-    settings = _settings(query, state, target, now)
-    view, mastered = np.empty((size, VIEW_FLOATS)), np.empty(size, np.uint8)
-    counts = np.empty((size, VIEW_COUNTS), np.uint32)
-    view_concepts(header, touched, recent, model.weights, now, TARGET_RETENTION, view, counts, mastered)
-    factor, profile, neighbours = _likes(recent, serving, policy, now)
-    outlook = np.empty((size, SURVEY_WIDTH), np.float32)
-    wishes = np.empty((len(SOURCES), size), np.float32)
-    survey(
-        serving.concepts, touched, view, counts, mastered, header["last_concept"][0],
-        model.memory_sets[model.memory_set], profile, settings, query.seed, outlook, wishes,
-    )  # fmt: skip
-    found = Candidates.room(query.excluded.shape[0] + recent.shape[0])
-    held = gather(
-        serving.concepts, serving.questions, outlook, wishes, policy.limits, neighbours,
-        read_only(query.excluded), recent, settings, query.seed, query.limit, found,
-    )  # fmt: skip
-    predicted = predict(state, found.rows[:held], serving.question_concepts, model, now)
-    values = np.empty((held, len(TERMS)), np.float32)
-    scores, means = np.empty(held), np.empty(len(TERMS))
-    if take_up is None:
-        take_up = np.full((len(SOURCES), len(serving.catalog.areas)), 0.5, np.float32)
-    mean_score = score(
-        serving.concepts, serving.questions, outlook, found, predicted, recent, read_only(query.shown),
-        factor, profile, take_up, settings, policy.signed, values, scores, means,
-    )  # fmt: skip
-    shown = min(query.limit, held)
-    items, chosen, sameness = np.zeros(shown, ITEM), np.empty(shown, np.int64), np.empty(shown, np.float32)
-    propensity, final = np.empty(shown), np.empty(shown)
-    best_left = draw(
-        scores, found, policy.signed, policy.temperature, query.seed, chosen, sameness, propensity, final
+    take_ups: Sequence[F4 | None] | None,
+    usual: U1,
+) -> Slates:
+    limit = _limit(queries)
+    asked = _asked(queries, states, serving, policy, now, take_ups or [None] * len(queries))
+    model, catalog = serving.learner, serving.catalog
+    heads = blank_heads(len(queries), policy.name, serving.models.version)
+    heads["limit"], heads["catalog_version"], heads["temperature"] = (
+        limit,
+        catalog.version,
+        policy.temperature,
     )
-    describe(
-        found, chosen, sameness, propensity, final, predicted, values, outlook, view, counts, mastered,
-        serving.questions.seconds, settings, items,
+    made = Made(heads, np.zeros((len(queries), limit), ITEM))
+    rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual)
+    any_question = bool(len(serving.questions.popular))
+    make_slates(
+        serving.concepts, serving.questions, model.weights, serving.question_concepts, asked, rule,
+        policy.temperature, any_question, made,
     )  # fmt: skip
-    return Slate(
-        items=items,
-        reason=_reason(serving, outlook, shown, query.limit),
-        limit=query.limit,
-        seed=query.seed,
-        made_at=now,
-        policy=policy.name,
-        model_version=serving.models.version,
-        catalog_version=serving.catalog.version,
-        weights=policy.signed,
-        means=means,
-        source_counts=found.counts.astype(np.uint32),
-        candidates=held,
-        mean_score=mean_score,
-        best_left=best_left,
-        temperature=policy.temperature,
-        target=target,
-        objective=query.objective,
-        answers=state.applied,
-        last_answered_at=state.last_answered_at,
-        unlike_stranger=_unlike(items, usual),
+    return Slates(made.heads, made.items, policy.name, serving.models.version)
+
+
+def _limit(queries: Sequence[RecommendQuery]) -> int:
+    """Return the limit that all queries share, checked with the seeds."""
+    limit = queries[0].limit
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
+    for query in queries:
+        if query.limit != limit:
+            raise ValueError(f"limits of one pass must not differ: {limit} and {query.limit}")
+        if not 0 <= query.seed < 1 << 63:
+            raise ValueError(f"seed must be 0 to 2^63 - 1, not {query.seed}")
+    return limit
+
+
+def _asked(
+    queries: Sequence[RecommendQuery],
+    states: Sequence[LearnerState],
+    serving: Serving,
+    policy: Policy,
+    now: float,
+    take_ups: Sequence[F4 | None],
+) -> Asked:
+    """Return what the pass reads, the learners' parts one after another."""
+    count = len(queries)
+    plan, settings = np.empty((count, PLAN_WIDTH), np.int64), np.empty((count, SETTINGS_WIDTH))
+    factors, profiles = np.empty((count, WIDTH), np.float32), np.empty((count, WIDTH), np.float32)
+    even = np.full((len(SOURCES), len(serving.catalog.areas)), 0.5, np.float32)
+    tastes_known, rows = [even], []
+    touched = held = 0
+    for i, (query, state, take_up) in enumerate(zip(queries, states, take_ups, strict=True)):
+        factors[i], profiles[i], near = _likes(read_only(state.recent), serving, policy, now)
+        touched_end = touched + len(state.concepts)
+        bounds = [held]
+        for part in (query.excluded, query.shown, near):
+            rows.append(part)
+            bounds.append(bounds[-1] + len(part))
+        plan[i] = (
+            query.seed, touched, touched_end, bounds[0], bounds[1], bounds[1], bounds[2], bounds[2], bounds[3],
+            0 if take_up is None else len(tastes_known),
+        )  # fmt: skip
+        if take_up is not None:
+            tastes_known.append(take_up)
+        settings[i] = (
+            now,
+            query.target_success or policy.target_success,
+            TARGET_RETENTION,
+            query.objective,
+            query.context.available_s,
+            fatigue(query.context),
+            query.context.small_screen,
+            state.applied,
+        )
+        touched, held = touched_end, bounds[3]
+    return Asked(
+        _joined([state.header for state in states]),
+        _joined([state.concepts for state in states]),
+        _joined([state.recent for state in states]).reshape(count, -1),
+        read_only(plan),
+        read_only(settings),
+        _joined(rows),
+        read_only(factors),
+        read_only(profiles),
+        read_only(np.stack(tastes_known)),
     )
 
 
-def _unlike(items: Records, usual: frozenset[int] | None) -> float:
-    """Return the share of the shown concepts that are not among the usual ones; 0 for a stranger."""
-    if usual is None or not len(items):
-        return 0.0
-    concepts = items["concept"].tolist()
-    return sum(concept not in usual for concept in concepts) / len(concepts)
-
-
-def _settings(query: RecommendQuery, state: LearnerState, target: float, now: float) -> F8:
-    """Return the numbers of one call at the places that `engine.survey` names."""
-    settings = np.empty(SETTINGS_WIDTH)
-    settings[:] = (
-        now,
-        target,
-        TARGET_RETENTION,
-        query.objective,
-        query.context.available_s,
-        fatigue(query.context),
-        query.context.small_screen,
-        state.applied,
-    )
-    return settings
+def _joined(parts: "Sequence[npt.NDArray[T]]") -> "npt.NDArray[T]":
+    return read_only(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def _likes(recent: Records, serving: Serving, policy: Policy, now: float) -> tuple[F4, F4, U4]:
@@ -236,17 +253,6 @@ def _likes(recent: Records, serving: Serving, policy: Policy, now: float) -> tup
     return factor, profile, read_only(index.nearest(factor, quota))
 
 
-def _reason(serving: Serving, outlook: F4, shown: int, limit: int) -> SlateReason:
-    if shown == limit:
-        return SlateReason.FULL
-    if not serving.catalog.question_active.any():
-        return SlateReason.EMPTY_CATALOG
-    if shown:
-        return SlateReason.FEW_ELIGIBLE
-    open_rows = (outlook[:, READY] > 0.0) & (serving.concepts.active == 1)
-    return SlateReason.ALL_EXCLUDED if open_rows.any() else SlateReason.NOTHING_OPEN
-
-
 __all__ = [
     "MAX_CANDIDATES",
     "MAX_LIMIT",
@@ -255,6 +261,7 @@ __all__ = [
     "RecommendQuery",
     "fatigue",
     "recommend",
+    "recommend_many",
     "seed_of",
     "strangers",
 ]

@@ -104,9 +104,9 @@ class Serving:
     questions: QuestionArrays
     gram: F4
     """(64, 64) of the collaborative model."""
-    strangers: dict[str, frozenset[int]] = field(default_factory=dict)
-    """Concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same on
-    every build."""
+    strangers: dict[str, U1] = field(default_factory=dict)
+    """(nc,) 1 for the concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same
+    on every build."""
 
 
 def prepare(catalog: Catalog, models: Models) -> Serving:

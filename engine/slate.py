@@ -2,10 +2,11 @@
 score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ target. `seconds`: expected.
 """
 
 _VERSION: Final = 1
-_HEAD: Final = np.dtype(
+HEAD: Final = np.dtype(
     [
         ("version", "u1"),
         ("reason", "u1"),
@@ -77,9 +78,10 @@ _HEAD: Final = np.dtype(
         ("source_counts", "u4", (len(SOURCES),)),
     ]
 )
-_PLAIN: Final = tuple(
-    name for name in _HEAD.names or () if name not in {"version", "policy_bytes", "model_bytes", "shown"}
-)
+"""What is stored of a slate before the names of its policy and model, and its items."""
+
+_OWN: Final = frozenset({"version", "policy_bytes", "model_bytes", "shown"})
+_PLAIN: Final = tuple(name for name in HEAD.names or () if name not in _OWN)
 """Fields of the stored header that are fields of Slate by the same name."""
 
 _SEED_STEP = 7919
@@ -279,15 +281,14 @@ class Slate:
 
     def to_bytes(self) -> bytes:
         """Return the slate in its stored form, which `from_bytes` reads."""
-        policy, model = self.policy.encode(), self.model_version.encode()
-        head = np.zeros(1, _HEAD)
+        head = blank_heads(1, self.policy, self.model_version)
         record = head[0]
-        record["version"] = _VERSION
-        record["policy_bytes"], record["model_bytes"] = len(policy), len(model)
         record["shown"] = len(self.items)
         for name in _PLAIN:
             record[name] = getattr(self, name)
-        return b"".join((head.tobytes(), policy, model, self.items.tobytes()))
+        return b"".join(
+            (head.tobytes(), self.policy.encode(), self.model_version.encode(), self.items.tobytes())
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Slate":
@@ -296,21 +297,60 @@ class Slate:
         Raises:
             ValueError: the bytes are no slate of a version known here, or are cut short.
         """
-        if len(data) < _HEAD.itemsize or data[0] != _VERSION:
+        if len(data) < HEAD.itemsize or data[0] != _VERSION:
             raise ValueError(f"not a slate of version {_VERSION}: {len(data)} bytes starting {data[:1]!r}")
-        head = np.frombuffer(data, _HEAD, 1)[0]
-        text = _HEAD.itemsize
+        head = np.frombuffer(data, HEAD, 1)[0]
+        text = HEAD.itemsize
         model = text + int(head["policy_bytes"])
         items = model + int(head["model_bytes"])
         if len(data) != items + int(head["shown"]) * ITEM.itemsize:
             raise ValueError(f"a slate of {int(head['shown'])} items does not have {len(data)} bytes")
+        rows = np.frombuffer(data, ITEM, int(head["shown"]), items)
+        return cls.of(head, rows, data[text:model].decode(), data[model:items].decode())
+
+    @classmethod
+    def of(cls, head: Any, items: npt.NDArray[Any], policy: str, model_version: str) -> "Slate":
+        """Return the slate of a record of dtype HEAD and its items (k,), without copying them."""
         plain: dict[str, Any] = {
-            name: head[name].copy() if head[name].shape else head[name].item() for name in _PLAIN
+            name: value for name, value in zip(HEAD.names or (), head.item(), strict=True) if name not in _OWN
         }
         plain["reason"] = SlateReason(plain["reason"])
-        return cls(
-            items=np.frombuffer(data, ITEM, int(head["shown"]), items),
-            policy=data[text:model].decode(),
-            model_version=data[model:items].decode(),
-            **plain,
-        )
+        return cls(items=items, policy=policy, model_version=model_version, **plain)
+
+
+class Slates(Sequence[Slate]):
+    """The slates of one pass, in the order of its queries; each is made an object only when it is asked for."""
+
+    __slots__ = ("_heads", "_items", "model_version", "policy")
+
+    def __init__(
+        self, heads: npt.NDArray[Any], items: npt.NDArray[Any], policy: str, model_version: str
+    ) -> None:
+        """Hold heads (n,) of dtype HEAD and items (n, limit) of dtype ITEM."""
+        self._heads = heads
+        self._items = items
+        self.policy = policy
+        self.model_version = model_version
+
+    def __len__(self) -> int:
+        """Return how many slates there are."""
+        return len(self._heads)
+
+    @overload
+    def __getitem__(self, index: int) -> Slate: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Slates": ...
+    def __getitem__(self, index: int | slice) -> "Slate | Slates":
+        """Return one slate, or some of them."""
+        if isinstance(index, slice):
+            return Slates(self._heads[index], self._items[index], self.policy, self.model_version)
+        head = self._heads[index]
+        return Slate.of(head, self._items[index, : head["shown"]], self.policy, self.model_version)
+
+
+def blank_heads(count: int, policy: str, model_version: str) -> npt.NDArray[Any]:
+    """Return (count,) records of dtype HEAD that hold what the names of the policy and the model say."""
+    heads = np.zeros(count, HEAD)
+    heads["version"] = _VERSION
+    heads["policy_bytes"], heads["model_bytes"] = len(policy.encode()), len(model_version.encode())
+    return heads

@@ -221,7 +221,8 @@ def predict(
     """Return the chance (n,) that the learner answers each of `question_rows` (n,) correctly at `now`."""
     out = np.empty(len(question_rows))
     rows = read_only(np.ascontiguousarray(question_rows, np.uint32))
-    score_questions(state.header, state.concepts, state.recent, rows, qc, model.weights, float(now), out)
+    header, concepts, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
+    score_questions(header, concepts, recent, rows, qc, model.weights, float(now), out)
     return out
 
 
@@ -244,9 +245,8 @@ def concept_view(
     floats = np.empty((n_concepts, VIEW_FLOATS))
     counts = np.empty((n_concepts, VIEW_COUNTS), np.uint32)
     flags = np.empty(n_concepts, np.uint8)
-    view_concepts(
-        state.header, state.concepts, state.recent, weights, float(now), retention, floats, counts, flags
-    )
+    header, concepts, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
+    view_concepts(header, concepts, recent, weights, float(now), retention, floats, counts, flags)
     mastery, sd, recall, stability, difficulty, due, last, earned, fades = floats.T
     return ConceptView(mastery, sd, flags, recall, stability, difficulty, due, last, earned, fades, *counts.T)
 

@@ -43,6 +43,9 @@ GUARDRAIL_FOCUS = 1.0 / 3.0
 STEADY_CONTROL = 3.0
 """Standard errors the control mean must keep from 0 for a relative lift to mean anything."""
 
+LEAST_DAYS_FOR_RATE = 1.0
+"""How long learners must have been coming in before a rate is made of it: hours of the day differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Sequences:
@@ -268,10 +271,10 @@ def _experiment_cautions(
 
 
 def _days_left(plan: ExperimentPlan, sample: int, elapsed_days: float) -> float | None:
-    """Days until the planned end at the rate so far, at most what is left of the duration."""
+    """Days until the planned end at the rate so far, at most what is left; None before a rate is known."""
     left = max(plan.duration_days - elapsed_days, 0.0)
-    if sample >= plan.planned_sample:
+    if sample >= plan.planned_sample or left == 0.0:
         return 0.0
-    if elapsed_days <= 0.0 or sample == 0:
-        return left if elapsed_days > 0.0 else None
-    return min((plan.planned_sample - sample) * elapsed_days / sample, left)
+    if elapsed_days < LEAST_DAYS_FOR_RATE:
+        return None
+    return min((plan.planned_sample - sample) * elapsed_days / sample, left) if sample else left

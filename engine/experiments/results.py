@@ -90,7 +90,7 @@ class ExperimentResults:
     """Everything one look says. `running` goes into the next look's snapshot.
 
     `sample` counts the smaller of the pairs (control and a treatment) with a primary value, to set
-    beside `planned_sample`; `days_to_decision` is None while no rate is known and no end is due.
+    beside `planned_sample`; `days_to_decision` is None in the first day, which tells no rate yet.
     """
 
     decision: Decision

@@ -45,10 +45,9 @@ def _progress(results: results_pb.ExperimentResults) -> Text:
     share = min(results.sample / max(results.planned_sample, 1), 1.0)
     done = round(share * BAR_CELLS)
     bar = "█" * done + "░" * (BAR_CELLS - done)
-    left = words.days(results, "time_to_decision")
     ratio = words.p_value(results.sample_ratio.always_valid_p_value)
     return Text(
-        f"{bar} {results.sample} of {results.planned_sample} learners, decision in {left}, "
+        f"{bar} {results.sample} of {results.planned_sample} learners, {words.decision(results)}, "
         f"sample ratio p {ratio}"
     )
 

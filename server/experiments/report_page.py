@@ -70,7 +70,7 @@ def _facts(experiment: resources.Experiment, results: results_pb.ExperimentResul
         ("Arms", ", ".join(f"{arm.name} ({arm.algorithm})" for arm in experiment.arms)),
         ("Worth having", f"{experiment.target_improvement_percent:g} % improvement"),
         ("Planned", f"{experiment.duration_days} days, {plan.planned_sample} learners in two arms"),
-        ("In so far", f"{results.sample} learners; decision in {words.days(results, 'time_to_decision')}"),
+        ("In so far", f"{results.sample} learners; {words.decision(results)}"),
     ]
     if experiment.end_reason:
         rows.append(("Ended", experiment.end_reason))

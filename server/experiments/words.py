@@ -62,6 +62,23 @@ def days(message: Any, field: str) -> str:
     return f"{getattr(message, field).ToTimedelta().total_seconds() / DAY_SECONDS:.1f} days"
 
 
+def decision(results: results_pb.ExperimentResults) -> str:
+    """`decision in 9.5 days`, `decision in 7 hours`, or why no time is given."""
+    if results.state in (resources.EXPERIMENT_STATE_STOPPED, resources.EXPERIMENT_STATE_ROLLED_BACK):
+        return "ended"
+    if results.state == resources.EXPERIMENT_STATE_DRAFT:
+        return "not started"
+    if not results.HasField("time_to_decision"):
+        return "too early to say when it is decided"
+    left = results.time_to_decision.ToTimedelta().total_seconds()
+    if left <= 0.0:
+        return "decision due"
+    if left < 2.0 * DAY_SECONDS:
+        hours = math.ceil(left / 3_600.0)
+        return f"decision in {hours} hour{'s' if hours > 1 else ''}"
+    return f"decision in {left / DAY_SECONDS:.1f} days"
+
+
 def p_value(p: float) -> str:
     """`.0123`, `< .0001`."""
     return "< .0001" if p < 1e-4 else f"{p:.4f}".lstrip("0") if p < 1.0 else "1"

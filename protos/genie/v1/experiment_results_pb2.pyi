@@ -141,7 +141,7 @@ class ExperimentResults(_message.Message):
 
     @_builtins.property
     def time_to_decision(self) -> _duration_pb2.Duration:
-        """Time until the planned end at the rate so far; unset while no rate is known."""
+        """Time until the planned end at the rate so far; unset in the first day, whose hours tell no rate yet, and before."""
 
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmResults]:

@@ -186,6 +186,10 @@ def test_days_to_decision_follow_the_rate_and_end_with_the_duration() -> None:
     assert analyse(plan(), means(30.0, 30.0, n=50)).days_to_decision == pytest.approx(20.0)
     assert analyse(plan(), means(30.0, 30.0, n=1000)).days_to_decision == 0.0
     assert analyse(plan(), look(elapsed_days=0.0)).days_to_decision is None
+    first_minute = replace(means(30.0, 30.0, n=5), elapsed_days=0.001)
+    assert analyse(plan(), first_minute).days_to_decision is None, "a burst is no rate"
+    assert analyse(plan(), replace(means(30.0, 30.0, n=1000), elapsed_days=0.001)).days_to_decision == 0.0
+    assert analyse(plan(), look(elapsed_days=99.0)).days_to_decision == 0.0
 
 
 def test_control_and_each_treatment_are_compared_on_their_own() -> None:

@@ -17,6 +17,7 @@ class CallPool(ThreadPoolExecutor):
     def __init__(self, *, threads: int, limit: int, name: str) -> None:
         """`limit` is how many unfinished calls are taken; `name` is what its threads are called."""
         super().__init__(max_workers=threads, thread_name_prefix=name)
+        self.threads = threads
         self.limit = limit
         self.unfinished = 0
         self._count_lock = threading.Lock()

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from server import health, rpc
 from server.admission import CallPool, Dispatcher, Drain
 from server.config import ConfigurationError, Settings
 from server.logs import log
+from server.metrics import CallCounters, Gauge, Meter, calls_of
 from server.tracing import open_tracing
 
 _LOG = logging.getLogger("genie.app")
@@ -36,6 +37,8 @@ class Assembly:
     """Raises when the store cannot be written; called every `health_probe_seconds`."""
     close: Callable[[], None] = _nothing
     """Flushes and closes the store; called once, when no call is in flight any more."""
+    meter: Meter = field(default_factory=Meter)
+    """What the process counts in; closed after `close`."""
 
 
 Assemble = Callable[[Settings, Drain], Assembly]
@@ -52,18 +55,22 @@ class Genie:
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
         )
+        drain = Drain()
+        self._assembly = assemble(settings, drain)
         self.runtime = rpc.Runtime(
             unary_pool=self._unary,
             stream_pool=self._streams,
             refusal_pool=self._control,
+            counters=CallCounters(self._assembly.meter),
+            drain=drain,
             access_log_ratio=settings.access_log_ratio,
             slow_call_seconds=settings.slow_call_ms / 1e3,
             tracing=open_tracing(settings),
         )
-        self._assembly = assemble(settings, self.runtime.drain)
         names = [str(descriptor.full_name) for descriptor, _ in self._assembly.services]
         self.health = health.Health(names)
         self._server = self._wire(names)
+        self._measure(self._assembly.meter)
         self._probe_stop = threading.Event()
         self._probe_thread = threading.Thread(target=self._probe_store, name="health-probe", daemon=True)
 
@@ -72,6 +79,7 @@ class Genie:
         port = self._listen()
         self._probe_once()
         self._server.start()
+        self._assembly.meter.start()
         self._probe_thread.start()
         log(_LOG, logging.INFO, "started", address=f"{self._settings.host}:{port}")
         return port
@@ -99,9 +107,19 @@ class Genie:
             self.runtime.tracing.close()
         for pool in (self._unary, self._streams, self._control):
             pool.shutdown(wait=False)
-        calls = sum(count.calls for count in self.runtime.counters.snapshot())
-        log(_LOG, logging.INFO, "stopped", calls=calls, unfinished=unfinished)
+        self._assembly.meter.close()
+        calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
+        log(_LOG, logging.INFO, "stopped", calls=round(calls), unfinished=unfinished)
         return unfinished == 0
+
+    def _measure(self, meter: Meter) -> None:
+        """Have the pools and the health looked at."""
+        serving = meter.gauge("genie_serving")
+        meter.sample(lambda: serving.set(float(self.health.serving)))
+        for name, pool in (("unary", self._unary), ("stream", self._streams)):
+            meter.gauge("genie_calls_limit", name).set(pool.limit)
+            in_flight = meter.gauge("genie_calls_in_flight", name)
+            meter.sample(_look_at(pool, in_flight, meter.gauge("genie_calls_queued", name)))
 
     def _wire(self, names: Sequence[str]) -> grpc.Server:
         server = grpc.server(self._unary, options=_options(self._settings))
@@ -157,6 +175,17 @@ class _Reflection:
     ) -> Iterator[Any]:
         """Answer each question about the descriptors of the services; the library looks at no context."""
         yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
+
+
+def _look_at(pool: CallPool, in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
+    """What notes how full a pool is."""
+
+    def look() -> None:
+        unfinished = pool.unfinished
+        in_flight.set(unfinished)
+        queued.set(max(unfinished - pool.threads, 0))
+
+    return look
 
 
 def _bracketed(host: str) -> str:

@@ -18,13 +18,15 @@ from server.admission import Drain
 from server.app import Assembly
 from server.config import ConfigurationError, Settings
 from server.experiments.junction import Junction
+from server.measuring import measure_store, measure_tenants, meter_of
+from server.metrics import Meter
 from server.model_parts import model_source
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
 from server.services.practice import PracticeService
 from server.services.recommendation import RecommendationService
 from server.tenants import Tenants
-from store.stores import Stores, memory_stores, open_stores
+from store.stores import STATE, Stores, memory_stores, open_stores
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
@@ -69,7 +71,8 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     # Nobody should wait for a compiler in the first call.
     warm_up()
     stores = open_settings_stores(settings)
-    return put_together(settings, stores, policies, experiments_of(settings, stores, policies))
+    experiments = experiments_of(settings, stores, policies)
+    return put_together(settings, stores, policies, experiments, meter_of(settings))
 
 
 def experiments_of(settings: Settings, stores: Stores, policies: Mapping[str, Policy]) -> Junction | None:
@@ -82,13 +85,20 @@ def experiments_of(settings: Settings, stores: Stores, policies: Mapping[str, Po
 
 
 def put_together(
-    settings: Settings, stores: Stores, policies: Mapping[str, Policy], experiments: Junction | None = None
+    settings: Settings,
+    stores: Stores,
+    policies: Mapping[str, Policy],
+    experiments: Junction | None = None,
+    meter: Meter | None = None,
 ) -> Assembly:
-    """The services over stores that are open already, which `close` closes."""
+    """The services over stores that are open already, which `close` closes; without a meter, one in memory."""
+    meter = Meter() if meter is None else meter
     current_model, load_models = model_source(settings.data_directory, stores.state)
     tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
     tenants.prepare()
     state, serving = stores.state, stores.serving
+    measure_store(meter, state, STATE)
+    measure_tenants(meter, tenants, settings.data_directory)
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),
         LearnerService(store=state, serving=serving, tenants=tenants),
@@ -112,5 +122,8 @@ def put_together(
         stores.close()
 
     return Assembly(
-        services=list(zip(SERVICES, instances, strict=True)), probe=state.check_writable, close=close
+        services=list(zip(SERVICES, instances, strict=True)),
+        probe=state.check_writable,
+        close=close,
+        meter=meter,
     )

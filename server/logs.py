@@ -16,6 +16,7 @@ CALL_FACTS: ContextVar[Mapping[str, object] | None] = ContextVar("call_facts", d
 ROOT = "genie"
 """Parent of every logger of this program; other libraries' lines go the same way from WARNING on."""
 
+_worker: int | None = None
 _ENCODE = json.JSONEncoder(default=str, check_circular=False).encode
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@")
 
@@ -28,6 +29,8 @@ def log(logger: logging.Logger, level: int, event: str, /, **facts: object) -> N
 
 def configure(*, level: str, style: str, worker: int | None = None, stream: TextIO | None = None) -> None:
     """Send every log line of this process to `stream` (standard error): style "json", "text" or "auto"."""
+    global _worker
+    _worker = worker
     # No line shows these, and looking them up for every line takes time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     target = sys.stderr if stream is None else stream
@@ -40,6 +43,11 @@ def configure(*, level: str, style: str, worker: int | None = None, stream: Text
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(level.upper())
+
+
+def worker_number() -> int | None:
+    """The number of this worker, as `configure` was told."""
+    return _worker
 
 
 class _Formatter(logging.Formatter):

@@ -293,7 +293,7 @@ class _Served:
         """Count and log the finished call."""
         seconds = time.monotonic() - call.started
         runtime = self.runtime
-        runtime.counters.count(self.path, code, seconds)
+        runtime.counters.count(self.path, code, None if self._long_lived else seconds)
         if call.span is not None:
             call.span.end(code, "" if error is None else error.reason)
         slow = seconds >= runtime.slow_call_seconds and not self._long_lived
@@ -400,7 +400,7 @@ class _Refusal:
         call = self._served.open(context)
         refusal = errors.TooManyStreams if self._pool is runtime.stream_pool else errors.ServerOverloaded
         told = refusal(limit=self._pool.limit)
-        runtime.counters.count(call.method, told.code.name, 0.0)
+        runtime.counters.shed(call.method, told.code.name, told.reason)
         if call.span is not None:
             call.span.end(told.code.name, told.reason)
         if runtime.refusals.passes():

@@ -93,6 +93,9 @@ class Tenants:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._builds: dict[str, Future[_Entry]] = {}
+        self.hits = 0
+        """Calls that found their bundle ready."""
+        self.misses = 0
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
 
     def prepare(self) -> None:
@@ -116,7 +119,9 @@ class Tenants:
                 self._entries.move_to_end(tenant)
         current = entry is not None and entry.catalog_version == catalog_version
         if entry is not None and current and not self._model_changed(tenant, entry):
+            self.hits += 1
             return entry.bundle
+        self.misses += 1
         wait_until = None if fresh or entry is None else time.monotonic() + self._patience_seconds
         try:
             built = self._under_way(tenant).result(_left(wait_until))
@@ -128,6 +133,11 @@ class Tenants:
                 raise
             return entry.bundle
         return built.bundle
+
+    def ready(self) -> dict[str, Bundle]:
+        """The bundles that are ready now, by tenant."""
+        with self._lock:
+            return {tenant: entry.bundle for tenant, entry in self._entries.items()}
 
     def close(self) -> None:
         """End the building thread."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -151,6 +151,10 @@ class StoreStatistics:
     mean_commit_ms: float
 
 
+CommitWatcher: TypeAlias = Callable[[int, float, bool], None]
+"""Told of a commit: operations in its group, seconds it took, whether it failed as a whole."""
+
+
 class Store(Protocol):
     """A back end. Thread-safe; the LMDB one is shared by processes."""
 
@@ -196,6 +200,10 @@ class Store(Protocol):
 
     def statistics(self) -> StoreStatistics:
         """Sizes and counts now."""
+        ...
+
+    def watch(self, watcher: CommitWatcher) -> None:
+        """Tell `watcher` of every commit of this process from now on. It must be quick and raise nothing."""
         ...
 
     def close(self) -> None:

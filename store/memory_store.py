@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,7 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from store.api import Partition, StoreStatistics, StoreUnavailable, Table, Transaction, check_partition
+from store.api import (
+    CommitWatcher,
+    Partition,
+    StoreStatistics,
+    StoreUnavailable,
+    Table,
+    Transaction,
+    check_partition,
+)
 from store.overlay import Overlay, Writes, erase_everything
 
 T = TypeVar("T")
@@ -69,6 +78,7 @@ class MemoryStore:
         self._tenants: set[str] = set()
         self._operations = 0
         self._closed = False
+        self._watcher: CommitWatcher | None = None
 
     def read(self, partition: Partition) -> _MemoryReader:
         """Open a snapshot of a partition."""
@@ -91,6 +101,7 @@ class MemoryStore:
         """Run `operation` atomically."""
         self._check_open()
         check_partition(partition)
+        started = time.perf_counter()
         with self._lock:
             tables = self._partitions.get(partition, {})
             overlay = Overlay(_MemoryReader(tables), partition.max_key_bytes)
@@ -98,6 +109,8 @@ class MemoryStore:
             if overlay.writes:
                 self._apply(partition, tables, overlay.writes)
             self._operations += 1
+        if self._watcher is not None:
+            self._watcher(1, time.perf_counter() - started, False)
         return result
 
     def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
@@ -155,6 +168,10 @@ class MemoryStore:
                 mean_group_size=1.0 if self._operations else 0.0,
                 mean_commit_ms=0.0,
             )
+
+    def watch(self, watcher: CommitWatcher) -> None:
+        """Tell `watcher` of every operation that succeeded."""
+        self._watcher = watcher
 
     def close(self) -> None:
         """Forget everything."""

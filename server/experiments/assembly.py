@@ -12,6 +12,8 @@ from server.assembly import policies_of
 from server.config import Settings
 from server.experiments.analyst import Analyst
 from server.experiments.service import ExperimentService
+from server.measuring import measure_store, meter_of
+from server.metrics import Meter
 from store.api import Store
 from store.lmdb_store import LmdbStore
 from store.memory_store import MemoryStore
@@ -29,11 +31,19 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     policies = policies_of(settings)
     store: Store
     store = MemoryStore() if settings.store == "memory" else LmdbStore(settings.data_directory / EXPERIMENTS)
-    return put_together(settings, store, policies, drain)
+    return put_together(settings, store, policies, drain, meter_of(settings))
 
 
-def put_together(settings: Settings, store: Store, policies: Mapping[str, Policy], drain: Drain) -> Assembly:
-    """The service over a store that is open already, which `close` closes."""
+def put_together(
+    settings: Settings,
+    store: Store,
+    policies: Mapping[str, Policy],
+    drain: Drain,
+    meter: Meter | None = None,
+) -> Assembly:
+    """The service over a store that is open already, which `close` closes; without a meter, one in memory."""
+    meter = Meter() if meter is None else meter
+    measure_store(meter, store, EXPERIMENTS)
     analyst = Analyst(store)
     service = ExperimentService(
         store=store,
@@ -48,4 +58,4 @@ def put_together(settings: Settings, store: Store, policies: Mapping[str, Policy
         analyst.close()
         store.close()
 
-    return Assembly(services=[(SERVICE, service)], probe=store.check_writable, close=close)
+    return Assembly(services=[(SERVICE, service)], probe=store.check_writable, close=close, meter=meter)

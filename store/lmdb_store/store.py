@@ -19,6 +19,7 @@ import lmdb
 
 from store import keys
 from store.api import (
+    CommitWatcher,
     Partition,
     StoreCorrupt,
     StoreError,
@@ -114,6 +115,7 @@ class LmdbStore:
         self._groups = 0
         self._operations = 0
         self._commit_seconds = 0.0
+        self._watcher: CommitWatcher | None = None
         with self._home.opening():
             try:
                 self.environment = LmdbEnvironment(
@@ -212,6 +214,10 @@ class LmdbStore:
             mean_commit_ms=1000.0 * self._commit_seconds / groups,
         )
 
+    def watch(self, watcher: CommitWatcher) -> None:
+        """Tell `watcher` of every group commit, on the thread that commits."""
+        self._watcher = watcher
+
     def close(self) -> None:
         """Commit what was submitted, wait for open reads, release the files."""
         self._closed = True
@@ -260,6 +266,8 @@ class LmdbStore:
             self.environment.write(run)
         except (lmdb.Error, StoreError, OSError) as error:
             failure = translated(error)
+            if self._watcher is not None:
+                self._watcher(len(jobs), time.perf_counter() - started, True)
             for job in jobs:
                 if len(jobs) == 1 or isinstance(failure, StoreUnavailable):
                     job.error = failure
@@ -267,7 +275,10 @@ class LmdbStore:
                     self._commit([job])
             return
         self._tenants |= created
-        self._commit_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._commit_seconds += seconds
+        if self._watcher is not None:
+            self._watcher(len(jobs), seconds, False)
         self._operations += len(jobs)
         self._groups += 1
         if self._groups % READER_CHECK_GROUPS == 0:

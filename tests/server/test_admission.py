@@ -5,7 +5,6 @@ import threading
 import pytest
 
 from server.admission import CallPool, Drain, Throttle
-from server.metrics import BUCKETS, CallCounters
 
 
 def test_a_pool_counts_what_it_was_handed_until_it_is_finished() -> None:
@@ -46,19 +45,3 @@ def test_a_throttle_lets_one_event_an_interval_through() -> None:
         now[0] = 100.0 + step * 0.1
         passed.append(throttle.passes())
     assert [step for step, through in enumerate(passed) if through] == [0, 10, 20]
-
-
-def test_counters_keep_calls_times_and_quantiles() -> None:
-    counters = CallCounters()
-    for _ in range(98):
-        counters.count("/m", "OK", 0.001)
-    counters.count("/m", "OK", 0.5)
-    counters.count("/m", "OK", 1e9)
-    counters.count("/m", "INTERNAL", 0.0)
-    internal, ok = counters.snapshot()
-    assert (internal.code, internal.calls, internal.buckets[0]) == ("INTERNAL", 1, 1)
-    assert ok.calls == sum(ok.buckets) == 100
-    assert ok.quantile_ms(0.5) == 1.024
-    assert 500.0 <= ok.quantile_ms(0.99) < 1_000.0
-    assert ok.buckets[BUCKETS - 1] == 1
-    assert ok.seconds == pytest.approx(1e9 + 0.598)

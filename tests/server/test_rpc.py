@@ -24,6 +24,7 @@ from server import rpc
 from server.admission import Drain
 from server.errors import ServerDraining
 from server.logs import JsonFormatter
+from server.metrics import calls_of
 from tests.server.echo import ECHO, Echo
 from tests.server.serving import Running, detail, failure, reason, serving
 
@@ -175,10 +176,17 @@ def test_calls_are_counted_by_method_and_code() -> None:
         for _ in range(3):
             running.client.say(say("x"))
         failure(lambda: running.client.say(say("missing u-1")))
-        counts = {(count.method, count.code): count for count in running.genie.runtime.counters.snapshot()}
-    assert counts["/genie.tests.Echo/Say", "OK"].calls == 3
-    assert counts["/genie.tests.Echo/Say", "NOT_FOUND"].calls == 1
-    assert 0.0 < counts["/genie.tests.Echo/Say", "OK"].quantile_ms(0.5) < 5_000.0
+        list(running.client.count_up(say("2")))
+        wait_until(lambda: running.genie.runtime.stream_pool.unfinished == 0)
+        sums = running.genie.runtime.counters.meter.read().totals
+    assert calls_of(sums) == {
+        ("genie.tests.Echo/Say", "OK"): 3,
+        ("genie.tests.Echo/Say", "NOT_FOUND"): 1,
+        ("genie.tests.Echo/CountUp", "OK"): 1,
+    }
+    timed = {key: values for key, values in sums.items() if key[0] == "genie_call_duration_seconds"}
+    assert {key[1] for key in timed} == {"genie.tests.Echo/Say"}, "how long a stream lasts says nothing"
+    assert all(0.0 < values[0] < 5.0 for values in timed.values())
 
 
 def test_a_deadline_that_has_passed_costs_no_work() -> None:
@@ -236,8 +244,8 @@ def test_a_stream_whose_caller_has_gone_ends() -> None:
         stream.cancel()
         assert running.echo.stream_ended.wait(5.0)
         wait_until(lambda: running.genie.runtime.stream_pool.unfinished == 0)
-        codes = {count.code for count in running.genie.runtime.counters.snapshot()}
-        assert codes == {"CANCELLED"}
+        calls = calls_of(running.genie.runtime.counters.meter.read().totals)
+        assert {code for _, code in calls} == {"CANCELLED"}
         chat = running.client.chat(_held(threading.Event()))
         assert next(chat).value == "A"
         chat.cancel()

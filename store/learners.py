@@ -172,6 +172,12 @@ def record_feedback(tx: Transaction, events: Sequence[FeedbackEvent]) -> list[Ou
     return outcomes
 
 
+def find_feedback(reader: Reader, event_id: str) -> FeedbackEvent | None:
+    """An event as it was first stored; None when there is none."""
+    value = reader.get(Table.FEEDBACK, codec.digest(event_id))
+    return None if value is None else codec.FEEDBACK.decode(value)
+
+
 def _told(event: FeedbackEvent) -> tuple[str, str, int, int]:
     return event.recommendation_id, event.question_id, event.kind, event.dwell_ms
 

@@ -149,13 +149,12 @@ class Junction:
             if counts is None or result.status not in _FED_BACK:
                 continue
             if "click_through" in wanted(event.learner_id):
-                at = event.event_time if event.HasField("event_time") else timestamp(call.now)
                 value = pb.MetricValue(source="click_through", value=counts[0], denominator=counts[1])
                 reports.append(
                     pb.Report(
                         report_id=_report_id(event.event_id, "click_through"),
                         learner_id=event.learner_id,
-                        event_time=at,
+                        event_time=result.event_time,
                         metric_value=value,
                     )
                 )

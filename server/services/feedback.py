@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from server.services.answers import committed
 from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.api import Partition, Store, Transaction
-from store.learners import Outcome, record_feedback
+from store.learners import Outcome, find_feedback, record_feedback
 from store.records import FeedbackEvent, SlateRecord
 from store.slates import find_slate
 from store.tastes import MOST_DISMISSED, Taste, read_taste, write_taste
@@ -39,6 +40,14 @@ _STATUSES = {
     Outcome.RECORDED: pb.FEEDBACK_STATUS_RECORDED,
     Outcome.DUPLICATE: pb.FEEDBACK_STATUS_DUPLICATE,
 }
+
+
+class _Kept(NamedTuple):
+    """What became of an event."""
+
+    outcome: Outcome
+    happened_at: float
+    """Epoch seconds, as recorded the first time."""
 
 
 def engagement_of(taste: Taste, catalog: Catalog) -> Engagement | None:
@@ -94,8 +103,8 @@ def take_feedback(
     ]
     for operation, group in pending:
         outcomes = committed(operation, call)
-        for (place, record), outcome in zip(group, outcomes, strict=True):
-            _fill(results[place], record, outcome)
+        for (place, record), kept in zip(group, outcomes, strict=True):
+            _fill(results[place], record, kept)
     for (place, record), question in zip(doubtful, asked, strict=True):
         try:
             _fill(results[place], record, committed(question, call))
@@ -104,11 +113,12 @@ def take_feedback(
     return results
 
 
-def _fill(result: pb.FeedbackResult, record: FeedbackEvent, outcome: Outcome) -> None:
-    if outcome is Outcome.REUSED:
+def _fill(result: pb.FeedbackResult, record: FeedbackEvent, kept: _Kept) -> None:
+    if kept.outcome is Outcome.REUSED:
         _refuse(result, errors.IdempotencyKeyReused(field="event_id", id=record.event_id))
     else:
-        result.status = _STATUSES[outcome]
+        result.status = _STATUSES[kept.outcome]
+        result.event_time.CopyFrom(convert.timestamp(kept.happened_at))
 
 
 def _refuse(result: pb.FeedbackResult, error: errors.GenieError) -> None:
@@ -116,12 +126,17 @@ def _refuse(result: pb.FeedbackResult, error: errors.GenieError) -> None:
     result.error.CopyFrom(error.status())
 
 
-def _repeated(tx: Transaction, *, record: FeedbackEvent) -> Outcome:
+def _repeated(tx: Transaction, *, record: FeedbackEvent) -> _Kept:
     """What an event without a slate is, if it was recorded before. Raises RecommendationNotFound, which undoes it."""
     outcome = record_feedback(tx, [record])[0]
     if outcome is Outcome.RECORDED:
         raise errors.RecommendationNotFound(recommendation_id=record.recommendation_id)
-    return outcome
+    return _kept(tx, record, outcome)
+
+
+def _kept(tx: Transaction, record: FeedbackEvent, outcome: Outcome) -> _Kept:
+    first = find_feedback(tx, record.event_id)
+    return _Kept(outcome, record.happened_at if first is None else first.happened_at)
 
 
 def _check(check: Violations, event: pb.FeedbackEvent, now: float) -> float:
@@ -173,14 +188,14 @@ def _bare(event: pb.FeedbackEvent, happened_at: float, now: float) -> FeedbackEv
     )
 
 
-def _record(tx: Transaction, *, records: Sequence[FeedbackEvent]) -> list[Outcome]:
+def _record(tx: Transaction, *, records: Sequence[FeedbackEvent]) -> list[_Kept]:
     outcomes = record_feedback(tx, records)
     taste = read_taste(tx)
     for record, outcome in zip(records, outcomes, strict=True):
         if outcome is Outcome.RECORDED:
             taste = _learned(taste, record)
     write_taste(tx, taste)
-    return outcomes
+    return [_kept(tx, record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
 
 
 def _learned(taste: Taste, event: FeedbackEvent) -> Taste:

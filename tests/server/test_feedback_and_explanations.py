@@ -54,7 +54,9 @@ def test_feedback_counts_once(world: Core) -> None:
         pb.FEEDBACK_STATUS_RECORDED,
     ]
     assert (first.recorded_count, first.duplicate_count, first.rejected_count) == (2, 1, 0)
-    assert feedback(world, event(slate, 0)).duplicate_count == 1
+    again = feedback(world, event(slate, 0))
+    assert again.duplicate_count == 1
+    assert again.results[0].event_time == first.results[0].event_time, "the first time counts"
     for other in (
         event(slate, 1),
         event(slate, 0, kind=pb.FEEDBACK_KIND_STARTED),

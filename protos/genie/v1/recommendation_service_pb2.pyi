@@ -721,6 +721,7 @@ class FeedbackResult(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id, as sent."""
     status: Global___FeedbackStatus.ValueType
@@ -729,16 +730,21 @@ class FeedbackResult(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Why it was refused, with ErrorInfo and, for fields, BadRequest among its details; set when REJECTED."""
 
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened, as it was recorded the first time; unset when REJECTED."""
+
     def __init__(
         self,
         *,
         event_id: _builtins.str = ...,
         status: Global___FeedbackStatus.ValueType = ...,
         error: _status_pb2.Status | None = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event_id", b"event_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event_id", b"event_id", "event_time", b"event_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

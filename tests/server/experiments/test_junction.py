@@ -4,13 +4,14 @@ import random
 import socket
 from pathlib import Path
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_results_pb2 as results_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
-from server.experiments.junction import SNAPSHOTS
+from server.experiments.junction import SNAPSHOTS, SPOOL
 from store.api import Partition
 from store.experiment_reports import list_reports
 from store.lmdb_store import LmdbStore
@@ -110,7 +111,9 @@ def test_feedback_and_answers_become_metrics(tmp_path: Path) -> None:
         assert found["retention_day_1"] == 0.0, "nobody's second day has passed"
 
 
-def test_reports_carry_the_correlation_id_of_the_call_behind_them(tmp_path: Path) -> None:
+def test_reports_carry_the_correlation_id_of_the_call_behind_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}") as core:
         core.chain("counting", "adding")
         experiment_id = begin(own, secondary_metrics=["click_through"])
@@ -141,6 +144,9 @@ def test_reports_carry_the_correlation_id_of_the_call_behind_them(tmp_path: Path
 
         eventually(lambda: len(told()) == 3)
         assert told() == {"": "show", "practice_minutes": "tell", "click_through": "tell"}
+        eventually(lambda: not list((tmp_path / SPOOL).glob("*.spool")))
+        refused = [record for record in caplog.records if "refused" in record.getMessage()]
+        assert not refused, "what is told again is told in the same words, the time included"
 
 
 def test_the_recommender_works_on_without_the_service_and_delivers_later(tmp_path: Path) -> None:

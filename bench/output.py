@@ -21,3 +21,12 @@ def emit(bench: str, metric: str, value: float, *, bar: str = "", **facts: objec
         line.update(bar=bar, holds=holds)
     print(json.dumps({**line, **facts}), flush=True)
     return holds
+
+
+def missed(bench: str, metric: str, *, bar: str, why: str) -> bool:
+    """Print that a figure with a bar could not be had; False, as a bar that does not hold."""
+    print(
+        json.dumps({"bench": bench, "metric": metric, "value": None, "bar": bar, "holds": False, "why": why}),
+        flush=True,
+    )
+    return False

@@ -66,7 +66,7 @@ FULL = Plan(world.W1, 5, 6_000, 4_000, 8.0, 40, (10_000, 100_000, 1_000_000), (5
 BRIEF = Plan(
     world.Size(10_000, 10_000), 3, 3_000, 2_000, 3.0, 20, (1_000, 10_000, 50_000), (1_000, 10_000, 50_000)
 )
-QUICK = Plan(world.QUICK, 1, 1_000, 600, 1.5, 6, (200, 500), (1_000, 2_000))
+QUICK = Plan(world.QUICK, 1, 300, 200, 0.6, 3, (500,), (2_000,))
 
 
 class Bench(NamedTuple):
@@ -258,8 +258,9 @@ def store_reads(data: Path, plan: Plan) -> bool:
     return emit(BENCH, "store_read_p95_ms", round(p95 / 1e3, 4), bar="<= 10", p50_us=round(p50, 1))
 
 
-def growth(sizes: Sequence[world.Size], what: str, at: Cores, bar: str, cache: Path | None) -> bool:
+def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bool:
     """Report latency far from saturation by size, all sizes served at once and loaded in turns, and their memory."""
+    sizes = [plan.size._replace(**{what: count}) for count in getattr(plan, what)]
     with ExitStack() as stack:
         targets, stands = [], []
         for size in sizes:
@@ -269,7 +270,7 @@ def growth(sizes: Sequence[world.Size], what: str, at: Cores, bar: str, cache: P
         runs: list[list[Run]] = [[] for _ in sizes]
         for turn in range(4):
             for target, own in zip(targets, runs, strict=True):
-                own.append(target.scheduled(GROWTH_RATE, 1.5, turn))
+                own.append(target.scheduled(GROWTH_RATE, plan.seconds / 4, turn))
         medians = []
         for size, own, stand in zip(sizes, runs, stands, strict=True):
             times = load.joined([run.times for run in own[1:]])
@@ -324,11 +325,9 @@ def main() -> int:
             if "workers" in wanted:
                 held &= workers(data, plan, at)
     if "learners" in wanted:
-        sizes = [plan.size._replace(learners=count) for count in plan.learners]
-        held &= growth(sizes, "learners", at, "<= 1.2", options.cache)
+        held &= growth(plan, "learners", at, "<= 1.2", options.cache)
     if "questions" in wanted:
-        sizes = [plan.size._replace(questions=count) for count in plan.questions]
-        held &= growth(sizes, "questions", at, "<= 1.5", options.cache)
+        held &= growth(plan, "questions", at, "<= 1.5", options.cache)
     return 0 if held else 1
 
 

@@ -1,6 +1,6 @@
 """A server process in a bench's hands: pinned to a core, with figures of its own to tell. Generates no load.
 
-Three kinds, each `python -m bench.stand KIND`, told what to do by lines on standard input: "worker" is one worker of
+Of two kinds, both told what to do by lines on standard input: "worker" is one worker of
 the real server with its default settings, whose requests for slates can be drawn from a list: h2load sends one body
 only, so the service is handed the next of the drawn requests in place of the decoded one, which is as long. "floor" is
 grpc-python's plain server with one method that returns an empty message, the floor of every server built on it.
@@ -43,7 +43,7 @@ class Stand:
         self.core = core
         self.started_at = time.monotonic()
         self._log: IO[bytes] | None = log.open("ab") if log is not None else None
-        command = [sys.executable, "-m", "bench.stand", kind, *arguments]
+        command = [sys.executable, "-c", "from bench.stand import main; main()", kind, *arguments]
         if core is not None:
             command += ["--core", str(core)]
         self._process = subprocess.Popen(
@@ -261,7 +261,3 @@ def main() -> None:
     (_worker if options.kind == "worker" else _floor)(options)
     sys.stdout.flush()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -104,7 +104,7 @@ def zipf_learners(size: Size, count: int, rng: np.random.Generator) -> I8:
 
 def cache_folder(given: Path | None = None) -> Path:
     """Where worlds are kept: `given`, else GENIE_BENCH_CACHE, else ~/.cache/genie."""
-    return given or Path(os.environ.get("GENIE_BENCH_CACHE", "~/.cache/genie")).expanduser()
+    return (given or Path(os.environ.get("GENIE_BENCH_CACHE", "~/.cache/genie"))).expanduser().resolve()
 
 
 def concepts_of(size: Size, rng: np.random.Generator) -> list[Concept]:

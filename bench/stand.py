@@ -7,7 +7,6 @@ grpc-python's plain server with one method that returns an empty message, the fl
 """
 
 import argparse
-import gc
 import itertools
 import json
 import os
@@ -18,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -161,6 +161,7 @@ def _worker(options: argparse.Namespace) -> None:
     from server.assembly import assemble
     from server.config import Settings
     from server.logs import configure
+    from server.metrics import calls_of
 
     drawn: list[_Drawn] = []
 
@@ -173,7 +174,7 @@ def _worker(options: argparse.Namespace) -> None:
                 services.append((descriptor, drawn[0]))
             else:
                 services.append((descriptor, instance))
-        return Assembly(services=services, probe=whole.probe, close=whole.close)
+        return replace(whole, services=services)
 
     given = json.loads(options.settings)
     settings = Settings(data_directory=Path(options.data), port=options.port, experiments="off", **given)
@@ -195,19 +196,19 @@ def _worker(options: argparse.Namespace) -> None:
         if command["command"] == "switch_interval":
             sys.setswitchinterval(command["seconds"])
             return {}
-        counts = genie.runtime.counters.snapshot()
+        totals = genie.runtime.counters.meter.read_own().totals
         ok: dict[str, int] = {}
         every: dict[str, int] = {}
-        for count in counts:
-            every[count.method] = every.get(count.method, 0) + count.calls
-            if count.code == "OK":
-                ok[count.method] = ok.get(count.method, 0) + count.calls
-        return {
-            "cpu": time.process_time(),
-            "ok": ok,
-            "calls": every,
-            "collections": gc.get_stats()[2]["collections"],
+        for (method, code), count in calls_of(totals).items():
+            every["/" + method] = every.get("/" + method, 0) + int(count)
+            if code == "OK":
+                ok["/" + method] = int(count)
+        caches = {
+            " ".join(labels): float(values[0])
+            for (name, *labels), values in totals.items()
+            if name == "genie_cache_requests_total"
         }
+        return {"cpu": time.process_time(), "ok": ok, "calls": every, "caches": caches}
 
     _tell(port=port)
     _listen(answer)

@@ -25,7 +25,6 @@ from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_service_pb2 as pb
 from genie.v1 import experiment_service_pb2_grpc
 from server.convert import timestamp
-from server.experiments.assembly import EXPERIMENTS
 from store.api import Partition, Store, Transaction
 from store.experiment_reports import (
     ReportOutcome,
@@ -37,6 +36,7 @@ from store.experiment_reports import (
 from store.experiments import ExperimentRecord, find_experiment
 from store.lmdb_store import LmdbStore
 from store.memory_store import MemoryStore
+from store.stores import EXPERIMENTS
 from tests.server.experiments.processes import ServiceProcess, service_process
 from tests.server.experiments.world import batches, creation
 

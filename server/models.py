@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from store.home import sync_directory, write_file
 
+MODELS = "models"
+"""Directory below the data directory."""
 FORMAT = 1
 """Version of the directory's layout; parts carry their own formats."""
 MANIFEST_FILE = "manifest.json"
@@ -121,7 +123,7 @@ class ModelDirectory:
     def __init__(self, data_directory: Path, tenant: str) -> None:
         """Name the place; touches nothing yet."""
         self.tenant = tenant
-        self.path = data_directory / "models" / _directory_name(tenant)
+        self.path = data_directory / MODELS / _directory_name(tenant)
 
     def versions(self) -> list[str]:
         """Names of all versions, oldest first."""

@@ -8,13 +8,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from store.api import StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
 from store.home import FORMAT, in_use, read_format, sync_directory, write_file
-from store.stores import SERVING, STATE, Stores
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -50,18 +49,16 @@ class Manifest:
 
 
 def backup(
-    stores: Stores,
+    parts: Mapping[str, Callable[[Path], object]],
     directory: Path,
     *,
     genie_version: str,
     created_at: str,
-    also: Mapping[str, Path] | None = None,
 ) -> Manifest:
-    """Copy both stores, each consistent in itself, into a directory that does not exist yet or is empty.
+    """Copy parts, one after the other, into a directory that does not exist yet or is empty.
 
-    State is copied first; a slate whose answers are not in the copy, or the other way round, harms nothing.
-    `also` names further directories to take along (models), by the name they get in the backup. Raises
-    StoreError.
+    A part has a name in the backup and a function that writes it to a directory that does not exist yet, consistent
+    in itself (`Store.backup`, or a copy of files that never change). Raises StoreError.
     """
     if directory.exists() and any(directory.iterdir()):
         raise StoreError(f"{directory} is not empty")
@@ -69,10 +66,8 @@ def backup(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        stores.state.backup(partial / STATE)
-        stores.serving.backup(partial / SERVING)
-        for name, source in (also or {}).items():
-            shutil.copytree(source, partial / name, symlinks=True)
+        for name, copy in parts.items():
+            copy(partial / name)
         files = tuple(_described(partial, path) for path in _files(partial))
         manifest = Manifest(MANIFEST_FORMAT, FORMAT, genie_version, created_at, files)
         write_file(partial / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
@@ -99,7 +94,8 @@ def verify(directory: Path) -> Manifest:
     for path, file in expected.items():
         if _described(directory, directory / path) != file:
             raise StoreCorrupt(f"{directory}: {path} is damaged: size or checksum differ from the manifest")
-    read_format(directory / STATE)
+    for name in {Path(path).parts[0] for path in expected}:
+        read_format(directory / name)
     return manifest
 
 

@@ -9,6 +9,8 @@ from store.memory_store import MemoryStore
 
 STATE = "state"
 SERVING = "serving"
+EXPERIMENTS = "experiments"
+"""The experiment service's own store, which another process opens."""
 
 
 @dataclass(frozen=True, slots=True)

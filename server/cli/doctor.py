@@ -1,4 +1,4 @@
-"""`genie doctor`: looks at settings, machine, store, catalogue and models, and says what to do. Changes nothing."""
+"""`genie doctor`: looks at settings, machine, stores, experiments and models, and says what to do. Changes nothing."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -47,7 +48,7 @@ class Finding(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
 @settings_options
 def command(config_file: Path | None, as_json: bool, **options: Any) -> None:
-    """Check settings, machine, store, catalogue and models, and say what to do about what is wrong.
+    """Check settings, machine, stores, catalogue, experiments and models, and say what to do about what is wrong.
 
     Takes the options of `genie serve`, so that the same command line can be checked before it is run. Exits with 1
     when something keeps the server from working.
@@ -81,6 +82,8 @@ def _examine(config_file: Path | None, options: dict[str, Any]) -> Iterator[Find
         _tls,
         _disk,
         _stored,
+        _experiments,
+        _spool,
     )
     for check in checks:
         yield from check(settings)
@@ -218,40 +221,101 @@ def _stored(settings: Settings) -> Iterator[Finding]:
             "store", WARNING, "in memory: forgotten when the server stops", "set store to lmdb to keep it"
         )
         return
-    from store.lmdb_store import LmdbStore
     from store.stores import STATE
 
-    if not (settings.data_directory / STATE).is_dir():
-        yield Finding("store", OK, "not there yet; the first start creates it")
+    yield from _looked_into("store", settings.data_directory / STATE, partial(_catalogues, settings=settings))
+
+
+def _looked_into(
+    about: str, directory: Path, look: Callable[[Store], Iterator[Finding]]
+) -> Iterator[Finding]:
+    """What `look` finds in a store that can be opened and written, else why it cannot."""
+    from store.lmdb_store import LmdbStore
+
+    if not directory.is_dir():
+        yield Finding(about, OK, "not there yet; the first start creates it")
         return
     try:
-        store = LmdbStore(settings.data_directory / STATE)
+        store = LmdbStore(directory)
     except StoreError as error:
         yield Finding(
-            "store", PROBLEM, str(error), "see docs/operations.md, or restore a backup: `genie restore`"
+            about, PROBLEM, str(error), "see docs/operations.md, or restore a backup: `genie restore`"
         )
         return
     try:
-        yield from _open_store(store, settings)
+        store.check_writable()
+        yield _room(about, store)
+        yield from look(store)
     except StoreError as error:
-        yield Finding(
-            "store", PROBLEM, str(error), "make room or repair the disk; nothing can be recorded now"
-        )
+        yield Finding(about, PROBLEM, str(error), "make room or repair the disk; nothing can be recorded now")
     finally:
         store.close()
 
 
-def _open_store(store: Store, settings: Settings) -> Iterator[Finding]:
-    store.check_writable()
+def _room(about: str, store: Store) -> Finding:
     found = store.statistics()
     used, most = found.used_bytes, found.max_bytes
     seen = (
         f"{found.entries} entries, {used / 2**20:.1f} MiB of at most {most / 2**30:.0f} GiB, can be written"
     )
     if used > _FULL_SHARE * most:
-        yield Finding("store", WARNING, seen, "it is nearly full: raise its limit or erase learners")
+        return Finding(about, WARNING, seen, "it is nearly full: raise its limit or erase learners")
+    return Finding(about, OK, seen)
+
+
+def _experiments(settings: Settings) -> Iterator[Finding]:
+    if settings.experiments == "off":
+        yield Finding("experiments", OK, "off: nothing is assigned or reported")
+        return
+    address = settings.experiments_address
+    if _answers(address, secure=False):
+        yield Finding("experiments", OK, f"the experiment service answers at {address}")
+    elif settings.experiments == "elsewhere":
+        seen = f"nobody answers at {address}: assignment goes on from the last snapshot, reports wait"
+        yield Finding("experiments", WARNING, seen, "start it there: `genie experiments`")
     else:
-        yield Finding("store", OK, seen)
+        host, _, port = address.rpartition(":")
+        try:
+            reserve_port(host, int(port))[0].close()
+            yield Finding("experiments", OK, f"the service starts with the server, at {address}")
+        except ConfigurationError as error:
+            advice = "set experiments_address to a free one: experiments are off while it is taken"
+            yield Finding("experiments", WARNING, str(error), advice)
+    if settings.experiments == "alongside" and settings.store != "memory":
+        from store.stores import EXPERIMENTS
+
+        yield from _looked_into("experiment store", settings.data_directory / EXPERIMENTS, _running)
+
+
+def _running(store: Store) -> Iterator[Finding]:
+    from store.experiments import RUNNING, list_experiments
+
+    for tenant in store.tenants():
+        states = [record.state for record in list_experiments(store, tenant)]
+        yield Finding(
+            f"experiments of {tenant}", OK, f"{len(states)}, of which {states.count(RUNNING)} running"
+        )
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    from server.experiments.spool import MOST_SPOOL_BYTES, REFUSED_SUFFIX, SPOOL, SUFFIX
+
+    directory = settings.data_directory / SPOOL
+    waiting = [path.stat() for path in directory.glob(f"*{SUFFIX}")]
+    refused = [path.name for path in directory.glob(f"*{REFUSED_SUFFIX}")]
+    size = sum(found.st_size for found in waiting)
+    seen = f"{len(waiting)} files, {size / 2**20:.1f} MiB wait for the experiment service"
+    if size > _FULL_SHARE * MOST_SPOOL_BYTES:
+        advice = "start the service: at 1 GiB reports are dropped"
+        yield Finding("spool", WARNING, seen, advice)
+    else:
+        yield Finding("spool", OK, seen)
+    if refused:
+        advice = f"the log says why; look at them in {directory}, then delete them: they name learners"
+        yield Finding("spool", WARNING, f"{len(refused)} files were refused by the service", advice)
+
+
+def _catalogues(store: Store, settings: Settings) -> Iterator[Finding]:
     tenants = store.tenants()
     for tenant in tenants:
         with store.read(Partition(tenant)) as reader:

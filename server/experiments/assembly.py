@@ -17,9 +17,8 @@ from server.metrics import Meter
 from store.api import Store
 from store.lmdb_store import LmdbStore
 from store.memory_store import MemoryStore
+from store.stores import EXPERIMENTS
 
-EXPERIMENTS = "experiments"
-"""Directory of the service's own store, below the data directory."""
 RESERVED_STREAMS = 24
 """Streams that watchers leave to reports."""
 

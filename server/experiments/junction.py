@@ -18,7 +18,7 @@ from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server.convert import timestamp
 from server.experiments.link import Link
 from server.experiments.snapshot import Active, Snapshot
-from server.experiments.spool import Spool
+from server.experiments.spool import SPOOL, Spool
 from server.rpc import Call
 from server.validate import MOST_ID_CHARACTERS
 from store.api import Partition, Store, StoreError
@@ -26,8 +26,7 @@ from store.codec import digest
 from store.experiment_meetings import Meeting, find_meeting, keep_meeting
 
 SNAPSHOTS = "experiment_snapshots"
-SPOOL = "experiment_spool"
-"""Directories below the data directory."""
+"""Directory below the data directory."""
 
 _RECORDED = frozenset(
     {practice_service_pb2.ANSWER_STATUS_RECORDED, practice_service_pb2.ANSWER_STATUS_DUPLICATE}

@@ -10,6 +10,7 @@ A record is length (u32), CRC-32 (u32), length of the tenant (u8), tenant, repor
 import fcntl
 import logging
 import os
+import shutil
 import struct
 import threading
 import time
@@ -23,6 +24,8 @@ from genie.v1 import experiment_service_pb2 as pb
 from server.admission import Throttle
 from server.logs import log
 
+SPOOL = "experiment_spool"
+"""Directory below the data directory."""
 SUFFIX = ".spool"
 REFUSED_SUFFIX = ".refused"
 MOST_SEGMENT_BYTES = 4_194_304
@@ -139,6 +142,15 @@ class Spool:
     def _drop(self, why: str, count: int) -> None:
         if self._dropped.passes():
             log(_LOG, logging.ERROR, "reports to the experiment service are dropped", why=why, reports=count)
+
+
+def copy_spool(source: Path, target: Path) -> None:
+    """Copy what waits, while workers write and deliver: what vanishes meanwhile has been delivered."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.suffix in (SUFFIX, REFUSED_SUFFIX):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path, target / path.name)
 
 
 def _record(tenant: str, reports: Sequence[pb.Report]) -> bytes:

@@ -11,9 +11,11 @@ from click.testing import CliRunner, Result
 from server.app import Assembly, Genie
 from server.cli import program
 from server.config import Settings, settings_info
+from server.experiments.spool import SPOOL
 from server.workers import EXIT_CONFIGURATION, reserve_port
 from store.api import Partition, Table
-from store.stores import open_stores
+from store.stores import EXPERIMENTS, open_stores
+from tests.store.experiments_world import write_an_experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,6 +147,37 @@ def test_the_doctor_on_a_damaged_store_and_model(tmp_path: Path) -> None:
     code, found = diagnosis("--port=0", f"--data-directory={tmp_path}")
     assert code == 1
     assert any(problem.startswith("store: ") for problem in found["problem"])
+
+
+def test_the_doctor_looks_into_experiments(tmp_path: Path) -> None:
+    held, _, port = reserve_port("127.0.0.1", 0)
+    address = f"127.0.0.1:{port}"
+    arguments = ("--port=0", f"--data-directory={tmp_path}", f"--experiments-address={address}")
+    with held:
+        held.listen()
+        code, found = diagnosis(*arguments)
+        assert code == 0
+        assert any(seen.startswith("experiments: ") and address in seen for seen in found["warning"])
+    _, found = diagnosis(*arguments, "--experiments=elsewhere")
+    assert any(seen.startswith(f"experiments: nobody answers at {address}") for seen in found["warning"])
+    _, found = diagnosis(*arguments)
+    assert f"experiments: the service starts with the server, at {address}" in found["ok"]
+    assert "experiment store: not there yet; the first start creates it" in found["ok"]
+    write_an_experiment(tmp_path)
+    spool = tmp_path / SPOOL
+    spool.mkdir()
+    (spool / "1.spool").write_bytes(bytes(100))
+    (spool / "2.refused").write_bytes(b"x")
+    code, found = diagnosis(*arguments)
+    assert code == 0
+    assert "experiments of north: 1, of which 1 running" in found["ok"]
+    assert any(seen.startswith("spool: 1 files") for seen in found["ok"])
+    assert "spool: 1 files were refused by the service" in found["warning"]
+    (tmp_path / EXPERIMENTS / "format.json").write_text("{")
+    code, found = diagnosis(*arguments)
+    assert code == 1
+    assert any(seen.startswith("experiment store: ") for seen in found["problem"])
+    assert diagnosis("--port=0", "--experiments=off", f"--data-directory={tmp_path}")[0] == 0
 
 
 @pytest.mark.parametrize("text", ["", "no certificate"])

@@ -13,11 +13,15 @@ from click.testing import CliRunner, Result
 
 from engine.learner import LearnerState
 from server.cli import program
+from server.experiments.spool import SPOOL
 from store.api import Partition
+from store.experiments import list_experiments
 from store.learners import write_state
-from store.stores import open_stores
+from store.lmdb_store import LmdbStore
+from store.stores import EXPERIMENTS, open_stores
 from tests.server import data_world
 from tests.server.data_world import write_world
+from tests.store.experiments_world import write_an_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -201,6 +205,33 @@ def test_backup_and_restore(data: Path, tmp_path: Path) -> None:
     assert damaged.exit_code == 1
     assert "damaged" in damaged.stderr
     assert genie("replay", data=tmp_path / "new").exit_code == 0
+
+
+def test_backups_take_experiments_and_what_is_on_its_way_to_them(data: Path, tmp_path: Path) -> None:
+    experiment_id = write_an_experiment(data)
+    spool = data / SPOOL
+    spool.mkdir()
+    for name in ("1-2.spool", "3-4.refused", "5-6.new"):
+        (spool / name).write_bytes(name.encode())
+    assert genie("backup", tmp_path / "backup", data=data).exit_code == 0
+    assert genie("restore", tmp_path / "backup", data=tmp_path / "new").exit_code == 0
+    store = LmdbStore(tmp_path / "new" / EXPERIMENTS)
+    assert [record.experiment_id for record in list_experiments(store, "north")] == [experiment_id]
+    store.close()
+    kept = {path.name: path.read_bytes().decode() for path in (tmp_path / "new" / SPOOL).iterdir()}
+    assert kept == {"1-2.spool": "1-2.spool", "3-4.refused": "3-4.refused"}
+    assert genie("replay", data=tmp_path / "new").exit_code == 0
+
+
+def test_the_service_of_another_machine_is_backed_up_alone(tmp_path: Path) -> None:
+    write_an_experiment(tmp_path / "data")
+    assert genie("backup", tmp_path / "backup", data=tmp_path / "data").exit_code == 0
+    store = LmdbStore(tmp_path / "data" / EXPERIMENTS)
+    refused = genie("restore", tmp_path / "backup", "--force", data=tmp_path / "data")
+    assert refused.exit_code == 1
+    assert "in use" in refused.stderr
+    store.close()
+    assert genie("restore", tmp_path / "backup", "--force", data=tmp_path / "data").exit_code == 0
 
 
 def test_evaluate_on_files_and_on_the_store(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,12 @@ def filled(directory: Path, answers: int = 5) -> Stores:
 
 
 def take(stores: Stores, directory: Path, **more: Path) -> backups.Manifest:
-    return backups.backup(
-        stores, directory, genie_version="1.2.3", created_at="2026-01-01T00:00:00Z", also=more
-    )
+    parts: dict[str, Callable[[Path], object]] = {
+        "state": stores.state.backup,
+        "serving": stores.serving.backup,
+        **{name: partial(shutil.copytree, source) for name, source in more.items()},
+    }
+    return backups.backup(parts, directory, genie_version="1.2.3", created_at="2026-01-01T00:00:00Z")
 
 
 def answers_in(directory: Path) -> int:

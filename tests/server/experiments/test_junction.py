@@ -11,7 +11,8 @@ from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_results_pb2 as results_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
-from server.experiments.junction import SNAPSHOTS, SPOOL
+from server.experiments.junction import SNAPSHOTS
+from server.experiments.spool import SPOOL
 from store.api import Partition
 from store.experiment_reports import list_reports
 from store.lmdb_store import LmdbStore

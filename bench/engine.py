@@ -88,7 +88,6 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
     profile = world.questions.content[0].copy()
     out, wishes = np.empty((size, SURVEY_WIDTH), np.float32), np.empty((len(SOURCES), size), np.float32)
     nobody = read_only(np.zeros(0, np.uint32))
-    last = header["last_concept"][0]
 
     def gathered() -> tuple[int, Candidates]:
         found = Candidates.room(recent.shape[0])
@@ -105,7 +104,7 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
         view,
         counts,
         mastered,
-        last,
+        world.peers,
         memory,
         profile,
         asked,
@@ -152,14 +151,13 @@ def _twins(
 ) -> dict[str, Callable[[], Any]]:
     """Return the naive twins of the survey and of gathering, on the same learner."""
     told = {"objective": -1, "seed": 1, "target": POLICY.target_success, "history": state.applied}
-    last = state.header["last_concept"][0]
     memory = world.learner.memory_sets[0]
     ready, standing = out[:, READY].tolist(), out[:, STANDING].tolist()
     wanted = {source: wishes[place].tolist() for place, source in enumerate(SOURCES)}
     quotas = dict(zip(SOURCES, POLICY.quotas, strict=True))
     return {
         "survey": lambda: naive.survey(
-            world.concepts, state.concepts, view, counts, mastered, last, memory, profile, told
+            world.concepts, state.concepts, view, counts, mastered, world.peers, memory, profile, told
         ),
         "gather": lambda: naive.gather(
             world.concepts, world.questions, ready, standing, wanted, quotas, [], set(), POLICY.target_success, 1, 10

@@ -6,8 +6,9 @@ from engine.catalog import Catalog, build_catalog
 from engine.collaborative import REGULARISATION, WIDTH, CollaborativeModel
 from engine.learner import LearnerModel, LearnerState, absorb
 from engine.neighbours import build_index
+from engine.peers import BESIDE_LIMIT, MOST_CELLS, NEXT_LIMIT, Peers
 from engine.serving import Models, Serving, prepare
-from engine.types import F4, AnswerBatch, Concept, Prerequisite, Question
+from engine.types import F4, I4, U4, AnswerBatch, Concept, Prerequisite, Question
 
 NOW = 1_750_000_000.0
 TOUCHED = 30
@@ -49,21 +50,35 @@ def catalogue(concepts: int, questions: int, seed: int) -> tuple[Catalog, F4]:
 
 
 def serving(concepts: int, questions: int, seed: int) -> Serving:
-    """Return such a catalogue ready to serve, with an index over its items and transitions between neighbours."""
+    """Return such a catalogue ready to serve, with an index over its items and peers at random."""
     catalog, items = catalogue(concepts, questions, seed)
     rng = np.random.default_rng(seed + 1)
     model = CollaborativeModel(
         item_factors=items,
         gram=(items.T @ items + REGULARISATION * np.eye(WIDTH)).astype(np.float32),
         popularity=rng.random(questions).astype(np.float32),
-        follow_offsets=(4 * np.arange(concepts + 1)).astype(np.int32),
-        follow_rows=rng.integers(0, concepts, 4 * concepts).astype(np.uint32),
-        follow_shares=np.full(4 * concepts, 0.2, np.float32),
+        peers=random_peers(concepts, rng),
         learner_factors=np.zeros((0, WIDTH), np.float32),
     )
     pairs = rng.integers(0, questions, (256, 8))
     index = build_index(items, queries=items[pairs].mean(axis=1))
     return prepare(catalog, Models(LearnerModel.priors(), model, index, version="bench"))
+
+
+def random_peers(concepts: int, rng: np.random.Generator) -> Peers:
+    """Return as much knowledge of other learners as training keeps, about nothing."""
+
+    def lists(size: int, each: int) -> tuple[I4, U4, F4]:
+        rows = rng.integers(0, concepts, size * each).astype(np.uint32)
+        return (each * np.arange(size + 1)).astype(np.int32), rows, np.full(rows.size, 0.1, np.float32)
+
+    centre = rng.standard_normal((WIDTH, MOST_CELLS))
+    return Peers(
+        rng.standard_normal((concepts, WIDTH)).astype(np.float32),
+        (centre / np.linalg.norm(centre, axis=0)).astype(np.float32),
+        *lists(MOST_CELLS, NEXT_LIMIT),
+        *lists(concepts, BESIDE_LIMIT),
+    )
 
 
 def learner(served: Serving, seed: int, answers: int = 120) -> LearnerState:

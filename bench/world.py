@@ -30,13 +30,14 @@ import numpy as np
 
 from bench.output import emit
 from engine.catalog import Catalog, build_catalog
-from engine.collaborative import REGULARISATION, WIDTH, CollaborativeModel, Interactions, transitions
+from engine.collaborative import REGULARISATION, WIDTH, CollaborativeModel
 from engine.learner import LearnerModel, LearnerState, absorb
 from engine.learner.features import DENSE_NAMES
 from engine.learner.regression import TrainSettings
 from engine.learner.rows import TrainingLog
 from engine.learner.training import train
 from engine.neighbours import build_index
+from engine.peers import train_peers
 from engine.serving import Models
 from engine.types import F4, I8, AnswerBatch, Concept, LearnerProfile, Prerequisite, Question
 from server.answer_facts import FactSource, answer_facts, slice_facts
@@ -189,10 +190,13 @@ def models_of(size: Size, catalog: Catalog, ended_at: float, rng: np.random.Gene
     log = TrainingLog(history.offsets, history.facts)
     settings = dataclasses.replace(TrainSettings(), threads=1, iterations=40, closing_iterations=5)
     learner, _ = train(log, seed=SEED, version="world", settings=settings)
-    follow = transitions(
-        Interactions(log.learner_of().astype(np.int32), log.answers.question, log.answers.correct),
+    peers = train_peers(
+        log.learner_of().astype(np.int32),
+        log.answers.question,
+        log.answers.correct,
         catalog.question_concepts,
         catalog.concept_count,
+        seed=SEED,
     )
     own = catalog.question_concepts
     first = own.rows[own.offsets[:-1]]
@@ -202,9 +206,7 @@ def models_of(size: Size, catalog: Catalog, ended_at: float, rng: np.random.Gene
         item_factors=factors,
         gram=(factors.T @ factors + REGULARISATION * np.eye(WIDTH)).astype(np.float32),
         popularity=popularity,
-        follow_offsets=follow[0],
-        follow_rows=follow[1],
-        follow_shares=follow[2],
+        peers=peers,
         learner_factors=np.zeros((0, WIDTH), np.float32),
     )
     pairs = rng.integers(0, size.questions, (256, 8))

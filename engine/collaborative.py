@@ -1,5 +1,4 @@
-"""What learners with a like history practise: item factors, learner factors and what follows what. Trains and
-folds in.
+"""What learners with a like history practise: item factors, and `engine.peers` by concept. Trains and folds in.
 
 Knows rows of questions and concepts, not what a recommendation is.
 """
@@ -13,7 +12,8 @@ from scipy import sparse
 
 from engine.catalog import Sparse
 from engine.jit import kernel
-from engine.types import F4, F8, I4, I8, U1, U4
+from engine.peers import Peers, train_peers
+from engine.types import F4, F8, I4, U1, U4
 
 WIDTH = 64
 """Components of a factor."""
@@ -27,9 +27,6 @@ on a public tutoring log; docs/recommending.md has the table."""
 
 FOLD_STEPS = 4
 """Conjugate-gradient steps of a fold-in; more changed recall by less than 0.001 in that sweep."""
-
-FOLLOW_LIMIT = 16
-"""Most concepts remembered as following one concept."""
 
 
 class Interactions(NamedTuple):
@@ -53,22 +50,21 @@ class CollaborativeModel:
     """(64, 64) YᵀY + λI over the item factors."""
     popularity: F4
     """(questions,) log(1 + learners who tried it) over its largest."""
-    follow_offsets: I4
-    follow_rows: U4
-    follow_shares: F4
-    """CSR by concept: which concept learners turned to next with profit, and in what share of cases, largest
-    first."""
+    peers: Peers
+    """Which concepts learners turned to, by where they stood."""
     learner_factors: F4
     """(learners, 64) in the order of training."""
 
     def save(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        own = {name: getattr(self, name) for name in self.__slots__ if name != "peers"}
+        return own | {f"peers_{name}": array for name, array in self.peers._asdict().items()}
 
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> "CollaborativeModel":
         """Rebuild from what `save` returned; arrays may be memory maps."""
-        return cls(**{name: arrays[name] for name in cls.__slots__})
+        own = {name: arrays[name] for name in cls.__slots__ if name != "peers"}
+        return cls(**own, peers=Peers(**{name: arrays[f"peers_{name}"] for name in Peers._fields}))
 
 
 def train_collaborative(
@@ -82,7 +78,7 @@ def train_collaborative(
     progress: Callable[[int, int], None] | None = None,
 ) -> CollaborativeModel:
     """Train from a log: implicit-feedback alternating least squares (Hu, Koren and Volinsky 2008), and
-    transitions.
+    peers.
 
     Deterministic for a seed at one thread. `progress` is told (rounds done, rounds). An empty log gives a
     model that knows nothing.
@@ -93,12 +89,12 @@ def train_collaborative(
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     learners = int(log.learner.max()) + 1 if log.learner.size else 0
-    follow = transitions(log, question_concepts, concept_count)
+    peers = train_peers(log.learner, log.question, log.correct, question_concepts, concept_count, seed=seed)
     if learners == 0 or questions == 0:
         nothing = np.zeros((questions, WIDTH), np.float32)
         gram = REGULARISATION * np.eye(WIDTH, dtype=np.float32)
         return CollaborativeModel(
-            nothing, gram, np.zeros(questions, np.float32), *follow, np.zeros((learners, WIDTH), np.float32)
+            nothing, gram, np.zeros(questions, np.float32), peers, np.zeros((learners, WIDTH), np.float32)
         )
     tried = sparse.csr_matrix(
         (np.ones(log.learner.size, np.float32), (log.learner, log.question)), shape=(learners, questions)
@@ -125,40 +121,9 @@ def train_collaborative(
         item_factors=items,
         gram=(items.T @ items + REGULARISATION * np.eye(WIDTH)).astype(np.float32),
         popularity=(popularity / popularity.max()).astype(np.float32),
-        follow_offsets=follow[0],
-        follow_rows=follow[1],
-        follow_shares=follow[2],
+        peers=peers,
         learner_factors=np.ascontiguousarray(model.user_factors, np.float32),
     )
-
-
-def transitions(log: Interactions, question_concepts: Sparse, concept_count: int) -> tuple[I4, U4, F4]:
-    """Return CSR (offsets, concept rows, shares) of the concepts turned to after each concept, largest share
-    first.
-
-    A step counts where a learner's next answer is on another (first) concept; it counts half as much when
-    that answer was wrong, so that what learners were not ready for does not spread. At most `FOLLOW_LIMIT` a
-    concept are kept.
-    """
-    starts = question_concepts.offsets
-    if log.question.size == 0 or question_concepts.rows.size == 0:
-        return np.zeros(concept_count + 1, np.int32), np.empty(0, np.uint32), np.empty(0, np.float32)
-    has = starts[log.question + 1] > starts[log.question]
-    learner, correct = log.learner[has], log.correct[has]
-    first: I8 = question_concepts.rows[starts[log.question[has]]].astype(np.int64)
-    step = (learner[1:] == learner[:-1]) & (first[1:] != first[:-1])
-    weight = 0.5 + 0.5 * correct[1:][step]
-    counts = sparse.csr_array((weight, (first[:-1][step], first[1:][step])), (concept_count, concept_count))
-    counts.sum_duplicates()
-    source = np.repeat(np.arange(concept_count), np.diff(counts.indptr))
-    total = np.bincount(source, counts.data, minlength=concept_count)
-    share = counts.data / total[source]
-    order = np.lexsort((counts.indices, -share, source))
-    rank = np.arange(order.size) - counts.indptr[:-1][source]
-    kept = order[rank < FOLLOW_LIMIT]
-    offsets = np.zeros(concept_count + 1, np.int32)
-    np.cumsum(np.bincount(source[kept], minlength=concept_count), out=offsets[1:])
-    return offsets, counts.indices[kept].astype(np.uint32), share[kept].astype(np.float32)
 
 
 @kernel

@@ -12,6 +12,7 @@ from engine.jit import kernel
 from engine.learner.score import QuestionConcepts, Weights, score_questions
 from engine.learner.state import Records
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
+from engine.peers import Peers
 from engine.policy import SOURCES, TERMS
 from engine.scoring import score
 from engine.serving import ConceptArrays, QuestionArrays
@@ -81,6 +82,7 @@ def make_slates(
     questions: QuestionArrays,
     weights: Weights,
     own_concepts: QuestionConcepts,
+    peers: Peers,
     asked: Asked,
     rule: Rule,
     temperature: float,
@@ -113,7 +115,7 @@ def make_slates(
             header, touched, recent, weights, settings[NOW], settings[RECALL_TARGET], view, counts, mastered
         )
         survey(
-            concepts, touched, view, counts, mastered, header[0].last_concept, rule.memory, asked.profiles[i],
+            concepts, touched, view, counts, mastered, peers, rule.memory, asked.profiles[i],
             settings, seed, outlook, wishes,
         )  # fmt: skip
         found.counts[:] = 0

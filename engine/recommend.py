@@ -161,8 +161,8 @@ def _recommend(
     rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual)
     any_question = bool(len(serving.questions.popular))
     make_slates(
-        serving.concepts, serving.questions, model.weights, serving.question_concepts, asked, rule,
-        policy.temperature, any_question, made,
+        serving.concepts, serving.questions, model.weights, serving.question_concepts, serving.peers, asked,
+        rule, policy.temperature, any_question, made,
     )  # fmt: skip
     return Slates(made.heads, made.items, policy.name, serving.models.version)
 

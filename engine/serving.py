@@ -12,6 +12,7 @@ from engine.catalog import Catalog, invert
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.neighbours import NeighbourIndex
+from engine.peers import Peers
 from engine.types import F4, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
@@ -58,10 +59,6 @@ class ConceptArrays(NamedTuple):
     centroid: F4
     """(64, nc) unit mean of each concept's questions' content vectors, by component so that kernels
     vectorise."""
-    follow_offsets: I4
-    follow_rows: U4
-    follow_shares: F4
-    """CSR: what learners turned to next; empty without a collaborative model."""
 
 
 class QuestionArrays(NamedTuple):
@@ -104,6 +101,8 @@ class Serving:
     questions: QuestionArrays
     gram: F4
     """(64, 64) of the collaborative model."""
+    peers: Peers
+    """Which concepts learners turned to, by where they stood; nobody's without a collaborative model."""
     strangers: dict[str, U1] = field(default_factory=dict)
     """(nc,) 1 for the concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same
     on every build."""
@@ -122,7 +121,7 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
     content = catalog.content if models.content is None else _padded(models.content, catalog.content)
     collaborative = models.collaborative
     nothing = np.zeros((0, WIDTH), np.float32)
-    follow = _follow(collaborative, catalog.concept_count)
+    peers = Peers.nobody() if collaborative is None else collaborative.peers
     popularity, popular = _popularity(catalog, models)
     return Serving(
         catalog=catalog,
@@ -144,9 +143,6 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
                 open_hard=catalog.dependents.hard,
                 median_logit=np.nan_to_num(learner.weights.concept_median, nan=learner.prior_logit),
                 centroid=_centroids(catalog, content).T,
-                follow_offsets=follow[0],
-                follow_rows=follow[1],
-                follow_shares=follow[2],
             )
         ),
         questions=QuestionArrays._make(
@@ -170,20 +166,8 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
             )
         ),
         gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
+        peers=Peers._make(_frozen(array) for array in peers),
     )
-
-
-def _follow(model: CollaborativeModel | None, size: int) -> tuple[I4, U4, F4]:
-    """Return the transitions over exactly `size` concepts, whatever the catalogue was when they were
-    counted.
-    """
-    if model is None:
-        return np.zeros(size + 1, np.int32), np.zeros(0, np.uint32), np.zeros(0, np.float32)
-    known = model.follow_offsets
-    offsets = np.full(size + 1, known[-1], np.int32)
-    shared = min(known.shape[0], size + 1)
-    offsets[:shared] = known[:shared]
-    return offsets, model.follow_rows, model.follow_shares
 
 
 def _popularity(catalog: Catalog, models: Models) -> tuple[F4, U4]:

@@ -13,6 +13,7 @@ from engine.graph import FULLY_READY, NEARLY_MASTERED, readiness, spread
 from engine.jit import kernel
 from engine.learner.memory import days_until, retrievability, review
 from engine.learner.state import Records
+from engine.peers import Peers, follow
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays
 from engine.types import F4, F8, I4, NO_ROW, U1, U4
@@ -164,7 +165,7 @@ def survey(
     view: F8,
     counts: U4,
     mastered: U1,
-    last_concepts: U4,
+    peers: Peers,
     memory: F8,
     profile: F4,
     settings: F8,
@@ -175,8 +176,8 @@ def survey(
     """Look at every concept once for one learner; fills out (nc, SURVEY_WIDTH) and wishes (sources, nc).
 
     `touched` are the state's concept records; `view` (nc, 9), `counts` (nc, 4) and `mastered` (nc,) are what
-    `engine.learner.view.view_concepts` fills. `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in
-    content space. out holds, by column:
+    `engine.learner.view.view_concepts` fills. `peers` is what is known of other learners, `memory` (21,) are FSRS
+    weights, `profile` (64,) the learner's place in content space. out holds, by column:
 
     - READY from `engine.graph.readiness`, on the mean of mastery and K, the chance that the concept is known by its
       last answers (`known_by`): a prior alone opens nothing, two right answers do
@@ -185,8 +186,8 @@ def survey(
       gradual growth and one of all-or-none learning expect
     - RETENTION, what forgetting costs: held · (1 − R) / (1 − R + 1 − R*), held being 1 when mastered, else
       (right + ½)/(tried + 1)
-    - TOWARDS and STEPS, the objective; FOLLOWS, the share in which learners turned to it after what this one practised
-      last; STANDING, the mastery; UNLOCKS, how many closed concepts wait for it
+    - TOWARDS and STEPS, the objective; FOLLOWS, how strongly others' practice leads there (`engine.peers.follow`);
+      STANDING, the mastery; UNLOCKS, how many closed concepts wait for it
 
     A wish is how much a source wants a concept, negative when not at all.
     """
@@ -202,12 +203,12 @@ def survey(
         concepts.need_offsets, concepts.need_rows, concepts.need_hard, concepts.order,
         speaks, mastered, attempts, proven, ready,
     )  # fmt: skip
-    out[:, FOLLOWS] = 0.0
     out[:, TOWARDS] = 0.0
     out[:, STEPS] = -1.0
     unlock = np.empty(size)
     _unlocking(concepts, proven, np.empty(size, np.int32), unlock, out)
-    _following(concepts, last_concepts, out)
+    led = np.empty(size, np.float32)
+    follow(peers, touched, int(settings[HISTORY]), led)
     if settings[OBJECTIVE_ROW] >= 0:
         _towards(concepts, int(settings[OBJECTIVE_ROW]), proven, out)
     for c in range(size):
@@ -226,22 +227,9 @@ def survey(
         out[c, RIGHT] = worth * right
         out[c, WRONG] = worth * wrong
         out[c, RETENTION] = cost
+        out[c, FOLLOWS] = led[c]
         out[c, STANDING] = m
     _wish(concepts, view[:, 2].copy(), attempts, mastered, profile, settings, seed, out, wishes)
-
-
-@kernel
-def _following(concepts: ConceptArrays, last_concepts: U4, out: F4) -> None:
-    """Add to out[:, FOLLOWS] what learners turned to after each of `last_concepts`, newest first, halving."""
-    share = 1.0
-    for position in range(last_concepts.shape[0]):
-        c = last_concepts[position]
-        if c < out.shape[0]:
-            for edge in range(concepts.follow_offsets[c], concepts.follow_offsets[c + 1]):
-                d = concepts.follow_rows[edge]
-                if d < out.shape[0]:
-                    out[d, FOLLOWS] = min(1.0, out[d, FOLLOWS] + share * concepts.follow_shares[edge])
-        share *= 0.5
 
 
 @kernel

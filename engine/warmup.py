@@ -7,6 +7,7 @@ from engine.collaborative import WIDTH, CollaborativeModel
 from engine.explain import Level, explain
 from engine.learner import LearnerModel, LearnerState, absorb, concept_view, grade_answer, replay
 from engine.neighbours import build_index
+from engine.peers import Peers
 from engine.policy import BUILT_IN
 from engine.recommend import RecommendQuery, recommend
 from engine.serving import Models, prepare
@@ -61,9 +62,7 @@ def _models() -> Models:
         item_factors=factors,
         gram=(factors.T @ factors + np.eye(WIDTH)).astype(np.float32),
         popularity=np.ones(_QUESTIONS, np.float32),
-        follow_offsets=np.zeros(_CONCEPTS + 1, np.int32),
-        follow_rows=np.zeros(0, np.uint32),
-        follow_shares=np.zeros(0, np.float32),
+        peers=Peers.nobody(),
         learner_factors=np.zeros((0, WIDTH), np.float32),
     )
     return Models(LearnerModel.priors(), collaborative, build_index(factors))

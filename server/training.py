@@ -260,7 +260,7 @@ def _train(
     return Models(
         learner=learner,
         collaborative=collaborative,
-        items=build_index(collaborative.item_factors),
+        items=build_index(collaborative.item_factors, queries=collaborative.learner_factors),
         content=content,
         version="candidate",
     )

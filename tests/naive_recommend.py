@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from engine.policy import SOURCES
+from tests import naive_peers
 
 Array = Any
 DUE, NEARLY, FULLY = 0.9, 0.70, 0.85
@@ -117,7 +118,7 @@ def survey(
     view: Array,
     counts: Array,
     mastered: Array,
-    last: Array,
+    peers: Any,
     w: Array,
     profile: Array,
     asked: dict[str, float],
@@ -142,6 +143,7 @@ def survey(
     lacking = {c: [n for n, hard in needs[c] if hard and proven[n] < NEARLY] for c in range(size)}
     objective = int(asked["objective"])
     steps = distances(arrays.need_offsets, arrays.need_rows, objective) if objective >= 0 else {}
+    led = naive_peers.follow(peers, touched, int(asked["history"]), size)
     rows: list[dict[str, float]] = []
     wishes: dict[str, list[float]] = {source: [-1.0] * size for source in SOURCES}
     for c in range(size):
@@ -167,12 +169,7 @@ def survey(
         if c in steps:
             towards = 1.0 - 0.5 * steps[c] / max(1, *steps.values())
             towards *= 1.0 if proven[c] < FULLY else 0.5
-        follows = 0.0
-        for place, before in enumerate(int(x) for x in last):
-            if before < size:
-                for e in range(arrays.follow_offsets[before], arrays.follow_offsets[before + 1]):
-                    if int(arrays.follow_rows[e]) == c:
-                        follows = min(1.0, follows + 0.5**place * float(arrays.follow_shares[e]))
+        follows = led[c]
         row = {
             "READY": ready[c], "RIGHT": worth * gains[0], "WRONG": worth * gains[1], "RETENTION": cost,
             "TOWARDS": towards, "FOLLOWS": follows, "STANDING": m, "UNLOCKS": len(waiting), "STEPS": steps.get(c, -1),

@@ -10,8 +10,9 @@ from engine.catalog import Catalog, build_catalog
 from engine.learner import TARGET_RETENTION, LearnerState, absorb
 from engine.learner.score import read_only
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
+from engine.peers import Peers
 from engine.serving import Models, Serving, prepare
-from engine.types import AnswerBatch, Concept, Prerequisite, Question
+from engine.types import F4, I4, U4, AnswerBatch, Concept, Prerequisite, Question
 
 NOON = 1_700_000_000.0
 """A moment that tests call now, epoch seconds."""
@@ -89,6 +90,23 @@ def at_random(seed: int, *, concepts: int = 12, questions: int = 60, holes: bool
 def served(catalog: Catalog) -> Serving:
     """Return the catalogue ready to recommend from, on priors."""
     return prepare(catalog, Models.priors())
+
+
+def peers_at_random(concepts: int, rng: np.random.Generator, *, cells: int = 9) -> Peers:
+    """Return random knowledge of other learners about `concepts` concepts."""
+
+    def lists(size: int) -> tuple[I4, U4, F4]:
+        offsets = np.concatenate(([0], np.cumsum(rng.integers(0, 4, size)))).astype(np.int32)
+        rows = rng.integers(0, concepts, offsets[-1]).astype(np.uint32)
+        return offsets, rows, rng.random(offsets[-1]).astype(np.float32)
+
+    centre = rng.standard_normal((64, cells))
+    return Peers(
+        rng.standard_normal((concepts, 64)).astype(np.float32),
+        (centre / np.linalg.norm(centre, axis=0)).astype(np.float32),
+        *lists(cells),
+        *lists(concepts),
+    )
 
 
 def practise(

@@ -16,7 +16,6 @@ from engine.collaborative import (
     fold_in,
     fold_in_exactly,
     train_collaborative,
-    transitions,
 )
 from tests import naive_slate
 
@@ -55,7 +54,7 @@ def test_training_is_the_same_for_a_seed(model: CollaborativeModel) -> None:
 
 def test_a_model_survives_saving(model: CollaborativeModel) -> None:
     again = CollaborativeModel.load(model.save())
-    assert all(np.array_equal(getattr(model, name), getattr(again, name)) for name in model.save())
+    assert all(np.array_equal(array, again.save()[name]) for name, array in model.save().items())
 
 
 def test_progress_is_told() -> None:
@@ -73,18 +72,6 @@ def test_an_empty_log_gives_a_model_that_knows_nothing() -> None:
     assert not fold_in(
         model.item_factors, model.gram, np.array([1], np.uint32), np.ones(1, np.float32), 6
     ).any()
-
-
-def test_transitions_count_changes_of_concept_and_halve_failures() -> None:
-    log = Interactions(
-        np.array([0, 0, 0, 0, 1, 1], np.int32),
-        np.array([0, 1, 10, 20, 5, 20], np.uint32),
-        np.array([1, 1, 1, 0, 1, 1], np.uint8),
-    )
-    offsets, rows, shares = transitions(log, ONE_EACH, 4)
-    assert rows[offsets[0] : offsets[1]].tolist() == [1, 2]
-    assert shares[offsets[0] : offsets[1]].tolist() == [0.5, 0.5]
-    assert (rows[offsets[1] : offsets[2]].tolist(), shares[offsets[1]]) == ([2], 1.0)
 
 
 @settings(max_examples=20, deadline=None)

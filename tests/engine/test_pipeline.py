@@ -28,7 +28,7 @@ def stage_by_stage(
 ) -> dict[str, Any]:
     """What a slate holds, from the stages one by one, without a collaborative model."""
     size, model = served.catalog.concept_count, served.learner
-    header, touched, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
+    touched, recent = read_only(state.concepts), read_only(state.recent)
     asked = np.empty(SETTINGS_WIDTH)
     target = query.target_success or policy.target_success
     context = query.context
@@ -46,7 +46,7 @@ def stage_by_stage(
     rows, confidence = np.empty(len(recent), np.uint32), np.empty(len(recent), np.float32)
     tastes(recent, served.questions.content, NOW, rows, confidence, profile)
     survey(
-        served.concepts, touched, view, counts, mastered, header["last_concept"][0],
+        served.concepts, touched, view, counts, mastered, served.peers,
         model.memory_sets[model.memory_set], profile, asked, query.seed, outlook, wishes,
     )  # fmt: skip
     found = Candidates.room(len(query.excluded) + len(recent))

@@ -14,6 +14,7 @@ from engine.engagement import Engagement
 from engine.graph import NEARLY_MASTERED
 from engine.learner import LearnerState
 from engine.neighbours import build_index
+from engine.peers import Peers
 from engine.policy import BUILT_IN, SOURCES, TERMS, Policy
 from engine.recommend import Context, RecommendQuery, fatigue, recommend, seed_of
 from engine.serving import Models, Serving, prepare
@@ -195,8 +196,7 @@ def test_similar_learners_lead_to_what_they_practise() -> None:
         base,
         item_factors=factors,
         gram=(factors.T @ factors + np.eye(64)).astype(np.float32),
-        follow_offsets=np.zeros(5, np.int32),
-        follow_rows=np.zeros(0, np.uint32),
+        peers=Peers.nobody(),
     )
     served = prepare(
         catalog, dataclasses.replace(Models.priors(), collaborative=model, items=build_index(factors))

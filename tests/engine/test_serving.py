@@ -37,15 +37,6 @@ def test_questions_newer_than_training_lie_at_the_origin() -> None:
     assert np.linalg.norm(content, axis=1) == pytest.approx([1.0, 1.0, 1.0, 0.0])
 
 
-@pytest.mark.parametrize("size", [3, 200])
-def test_transitions_fit_any_number_of_concepts(size: int) -> None:
-    model = with_followers(3).models.collaborative
-    catalog = worlds.at_random(5, concepts=size)
-    served = prepare(catalog, dataclasses.replace(Models.priors(), collaborative=model))
-    assert served.concepts.follow_offsets.shape == (catalog.concept_count + 1,)
-    assert np.all(np.diff(served.concepts.follow_offsets) >= 0)
-
-
 def test_popular_questions_come_first_and_central_ones_break_ties() -> None:
     catalog = worlds.chain("count", "add", each=2)
     popularity = np.array([0.0, 0.0, 0.0, 0.9], np.float32)

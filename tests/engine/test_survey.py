@@ -22,20 +22,15 @@ COLUMNS = ("READY", "RIGHT", "WRONG", "RETENTION", "TOWARDS", "FOLLOWS", "STANDI
 
 
 def with_followers(seed: int) -> Serving:
-    """Return a random catalogue whose model knows transitions and factors."""
+    """Return a random catalogue whose model knows peers and factors."""
     rng = np.random.default_rng(seed)
     catalog = worlds.at_random(seed)
     size = catalog.concept_count
-    lengths = rng.integers(0, 3, size)
-    follow = np.zeros(size + 1, np.int32)
-    np.cumsum(lengths, out=follow[1:])
     model = CollaborativeModel(
         item_factors=(rng.standard_normal((catalog.question_count - 5, 64)) / 8).astype(np.float32),
         gram=np.eye(64, dtype=np.float32),
         popularity=rng.random(catalog.question_count - 2).astype(np.float32),
-        follow_offsets=follow,
-        follow_rows=rng.integers(0, size, follow[-1]).astype(np.uint32),
-        follow_shares=rng.random(follow[-1]).astype(np.float32),
+        peers=worlds.peers_at_random(size - 2, rng),
         learner_factors=np.zeros((0, 64), np.float32),
     )
     return prepare(catalog, Models(worlds.served(catalog).models.learner, model))
@@ -56,14 +51,13 @@ def surveyed(
     out, wishes = np.empty((size, s.SURVEY_WIDTH), np.float32), np.empty((len(SOURCES), size), np.float32)
     asked = np.array([worlds.NOON, target, 0.9, objective, 0.0, 0.0, 0.0, state.applied])
     profile = np.zeros(64, np.float32) if profile is None else profile
-    last = np.ascontiguousarray(state.header["last_concept"][0])
     s.survey(
         served.concepts,
         read_only(state.concepts),
         view,
         counts,
         mastered,
-        last,
+        served.peers,
         served.learner.memory_sets[0],
         profile,
         asked,
@@ -90,7 +84,7 @@ def test_survey_equals_its_naive_twin(seed: int, goal: bool, answers: int) -> No
         view,
         counts,
         mastered,
-        state.header["last_concept"][0],
+        served.peers,
         served.learner.memory_sets[0],
         profile,
         {"objective": objective, "seed": seed, "target": 0.85, "history": state.applied},

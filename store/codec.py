@@ -23,7 +23,7 @@ from store.records import CatalogCounts, FeedbackEvent, RememberedReply, Session
 T = TypeVar("T")
 Upgrade = Callable[[bytes], bytes]
 
-STATE_RULES: Final = 1
+STATE_RULES: Final = 2
 """Raise it when the same answers would lead to other state; stored states are then rebuilt from the log."""
 
 DIGEST_BYTES: Final = 16

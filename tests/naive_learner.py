@@ -98,6 +98,7 @@ class Learner:
     streak: int = 0
     longest: int = 0
     freezes: int = 0
+    freezes_spent: int = 0
     last_day: int | None = None
 
     def of(self, j: int, concept: int) -> tuple[float, float]:
@@ -126,22 +127,26 @@ class Learner:
         if a.question not in self.question_memory:
             self.question_memory[a.question] = Memory()
         self.question_memory[a.question].practise(1.0, math.floor(a.at), a.grade, self.w)
-        self.practise_day(a.day)
+        self.practise_day(a.day, a.at)
         self.history.append(a)
         for question in list(self.question_memory):
             if question not in self.remembered():
                 del self.question_memory[question]
 
-    def practise_day(self, day: int) -> None:
+    def practise_day(self, day: int, at: float) -> None:
         if self.last_day is not None and day <= self.last_day:
             return
         missed = 0 if self.last_day is None else day - self.last_day - 1
+        # Nobody misses a day in less than 24 hours, give or take the hour that clocks go forward.
+        while missed and at - self.history[-1].at < missed * 86400 - 3600:
+            missed -= 1
         if missed <= self.freezes:
             self.freezes -= missed
+            self.freezes_spent += missed
             self.streak += 1
         else:
             self.streak = 1
-        if self.streak % 7 == 0:
+        if self.streak % 7 == 0 or self.streak in (30, 60, 100, 365):
             self.freezes = min(self.freezes + 1, 2)
         self.longest = max(self.longest, self.streak)
         self.last_day = day

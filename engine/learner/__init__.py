@@ -1,7 +1,6 @@
 """The learner model: what each answer says of a learner, and what it lets one expect. Pure arrays in, arrays out."""
 
 from engine.learner.answers import (
-    MILESTONES,
     Absorbed,
     AnswersOutOfOrder,
     ConceptView,
@@ -16,6 +15,7 @@ from engine.learner.model import IncompatibleModel, LearnerModel
 from engine.learner.score import QuestionConcepts
 from engine.learner.state import LearnerState
 from engine.learner.terms import Term, explain_prediction
+from engine.learner.update import MILESTONES
 
 __all__ = [
     "DEFAULT_WEIGHTS",

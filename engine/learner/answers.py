@@ -21,12 +21,18 @@ from engine.learner.score import (
     score_questions,
 )
 from engine.learner.state import LearnerState, Records
-from engine.learner.update import apply_answer, find_row, grow, settle_mastery, sigmoid, whole_seconds, widen
+from engine.learner.update import (
+    MILESTONES,
+    apply_answer,
+    find_row,
+    grow,
+    settle_mastery,
+    sigmoid,
+    whole_seconds,
+    widen,
+)
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, mastery_of, view_concepts
 from engine.types import F4, F8, U1, U2, U4, AnswerBatch
-
-MILESTONES = (3, 7, 14, 30, 60, 100, 365)
-"""Streaks in days that are worth a word."""
 
 I1 = np.ndarray[tuple[int], np.dtype[np.int8]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +24,8 @@ DAYS = 42
 RING = 40
 """Questions the state remembers by name: the least recently met one makes room."""
 LAST_CONCEPTS = 4
+MOST_SECONDS = 1e12
+"""Later than any time that a state meets, in epoch seconds."""
 
 HEADER = np.dtype(
     [
@@ -50,7 +53,8 @@ HEADER = np.dtype(
         ("run", "i2"),
         ("pattern", "u1"),
         ("freezes", "u1"),
-        ("spare", "u4"),
+        ("freezes_spent", "u2"),
+        ("spare", "u2"),
     ],
     align=True,
 )
@@ -58,7 +62,8 @@ HEADER = np.dtype(
 
 `mean`/`variance`: log odds of the ability filters. `residual`/`outcome`: decayed sums, weights `GLOBAL_DECAY`.
 `hits`/`tries`: right and all answers decayed by time constants `TIME_SCALE_S`, as of `last_at`. `session_at`: start
-of the session (epoch seconds). `run`: answers right (positive) or wrong (negative) in a row. `pattern`: the last up
+of the session (epoch seconds). `freezes`: in hand; `freezes_spent`: used so far.
+`run`: answers right (positive) or wrong (negative) in a row. `pattern`: the last up
 to 7 outcomes as bits behind a leading 1, newest lowest. `day_*`: per local day, slot day % DAYS.
 """
 
@@ -168,15 +173,19 @@ class LearnerState:
         """Bytes of the three arrays together."""
         return int(self.header.nbytes + self.concepts.nbytes + self.recent.nbytes)
 
-    def streak_on(self, local_day: int) -> tuple[int, int]:
+    def streak_on(self, local_day: int, now: float = math.inf) -> tuple[int, int]:
         """Return (streak in days, freezes left) as they stand on `local_day`, settled without writing.
 
         The streak lives while the days missed since the last practice day can be covered by freezes; today itself is
-        not missed yet.
+        not missed yet. `now` (epoch seconds) keeps a date that a traveller skipped from counting as missed, see
+        `update.missed_days`; without it the calendar alone counts.
         """
+        from engine.learner.update import missed_days
+
         header = self.header[0]
         streak, freezes = int(header["day_streak"]), int(header["freezes"])
-        missed = max(local_day - int(header["last_day"]) - 1, 0)
+        elapsed = min(now, MOST_SECONDS) - float(header["last_at"])
+        missed = missed_days(int(header["last_day"]), local_day, elapsed)
         return (0, freezes) if streak == 0 or missed > freezes else (streak, freezes - missed)
 
     def day_totals(

@@ -37,6 +37,12 @@ UNTIMED_GAP_S = 300.0
 """An answer with no duration counts the time since the answer before it, if that is at most this."""
 FREEZE_EVERY_DAYS = 7
 MOST_FREEZES = 2
+MILESTONES: Final = (3, 7, 14, 30, 60, 100, 365)
+"""Streaks in days that are worth a word and a reward."""
+REWARDED_FROM: Final = 7
+"""From this milestone on, reaching one earns a freeze too."""
+DAY_SLACK_S: Final = 3600.0
+"""A day may be this much shorter than 24 hours, when clocks go forward."""
 MOST_U2 = 65535
 MOST_U1 = 255
 
@@ -163,24 +169,48 @@ def update_filters(
 
 
 @kernel
-def update_day(header: Record, day: int, seconds: float) -> None:
+def earns_freeze(streak: int) -> bool:
+    """Whether the day that brings a streak to this length earns a freeze: every 7th, and milestones from 7 on."""
+    if streak % FREEZE_EVERY_DAYS == 0:
+        return streak > 0
+    for milestone in MILESTONES:
+        if streak == milestone:
+            return streak >= REWARDED_FROM
+    return False
+
+
+@kernel
+def missed_days(last_day: int, day: int, elapsed: float) -> int:
+    """Days missed between practice on `last_day` and `day`, `elapsed` seconds later.
+
+    Those between them on the calendar, but no more than there was time for: who flies east over the date line skips a
+    date without having missed a day.
+    """
+    lived = math.floor((max(elapsed, 0.0) + DAY_SLACK_S) / SECONDS_A_DAY)
+    return max(min(day - last_day - 1, lived), 0)
+
+
+@kernel
+def update_day(header: Record, day: int, at: float, seconds: float) -> None:
     """Count a practice day: streak, freezes earned and spent, and the ring of days.
 
-    A missed day is covered by a freeze; one freeze is earned at every 7th day of a streak, 2 are kept at most. An
-    answer dated before the newest day (a learner who travelled) counts for its own day and leaves the streak alone.
+    A missed day (`missed_days`) is covered by a freeze; `earns_freeze` says when one is earned, 2 are kept at most. An
+    answer dated before the newest day (a learner who flew west) counts for its own day and leaves the streak alone.
     """
     slot = day % DAYS
     if header.days_practised == 0 or day > header.last_day:
-        missed = day - header.last_day - 1
+        passed = day - header.last_day - 1
+        missed = missed_days(widen(header.last_day), day, at - header.last_at)
         if header.days_practised > 0 and missed <= header.freezes:
             header.freezes -= missed
+            header.freezes_spent = min(header.freezes_spent + missed, MOST_U2)
             header.day_streak = min(header.day_streak + 1, MOST_U2)
         else:
             header.day_streak = 1
-        if header.day_streak % FREEZE_EVERY_DAYS == 0:
+        if earns_freeze(widen(header.day_streak)):
             header.freezes = min(header.freezes + 1, MOST_FREEZES)
         header.longest_streak = max(header.longest_streak, header.day_streak)
-        clear = min(missed + 1, DAYS) if header.days_practised > 0 else DAYS
+        clear = min(passed + 1, DAYS) if header.days_practised > 0 else DAYS
         for back in range(clear):
             header.day_answers[(day - back) % DAYS] = 0
             header.day_seconds[(day - back) % DAYS] = 0
@@ -335,7 +365,7 @@ def apply_answer(
     if taken_s == 0.0 and header.applied > 0 and 0.0 <= at - header.last_at <= UNTIMED_GAP_S:
         taken_s = at - header.last_at
     header.practice_ms += math.floor(taken_s * 1000.0 + 0.5)
-    update_day(header, widen(batch.local_day[i]), taken_s)
+    update_day(header, widen(batch.local_day[i]), at, taken_s)
     update_filters(header, concepts, rows, weights, base, correct)
     for pair in range(rows.shape[0]):
         concept = concepts[find_row(concepts, rows[pair])]

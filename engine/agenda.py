@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.catalog import Catalog
-from engine.graph import FULLY_READY, NEARLY_MASTERED, reach, readiness
+from engine.graph import FULLY_READY, NEARLY_MASTERED, reach, standing_of
 from engine.learner import ConceptView, LearnerState
 from engine.learner.memory import SECONDS_A_DAY
 from engine.learner.update import MASTERED_ATTEMPTS
@@ -113,15 +113,7 @@ def _recall(state: LearnerState, view: ConceptView, day_ends: F8, due_day: I8, d
 
 def _readiness(mastered: U1, view: ConceptView, catalog: Catalog) -> tuple[F8, F8]:
     """Return (proven, ready), each (nc,), see `engine.graph.readiness`."""
-    size = mastered.shape[0]
-    proven, ready = np.empty(size), np.empty(size)
-    needs = catalog.prerequisites
-    readiness(
-        needs.offsets, needs.rows, needs.hard, catalog.order,
-        np.ascontiguousarray(view.mastery), np.ascontiguousarray(mastered), np.ascontiguousarray(view.attempts),
-        proven, ready,
-    )  # fmt: skip
-    return proven, ready
+    return standing_of(catalog.prerequisites, catalog.order, view.mastery, mastered, view.attempts)
 
 
 @dataclass(slots=True)

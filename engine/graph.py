@@ -379,3 +379,14 @@ def readiness(
         if soft_count > 0:
             worst *= 0.5 + 0.5 * soft_sum / soft_count
         ready[c] = worst
+
+
+def standing_of(needs: Adjacency, order: U4, mastery: F8, mastered: U1, attempts: U4) -> tuple[F8, F8]:
+    """Return (proven, ready), each (n,), of `readiness` for one learner."""
+    size = mastered.shape[0]
+    proven, ready = np.empty(size), np.empty(size)
+    readiness(
+        needs.offsets, needs.rows, needs.hard, order,
+        np.ascontiguousarray(mastery), np.ascontiguousarray(mastered), np.ascontiguousarray(attempts), proven, ready,
+    )  # fmt: skip
+    return proven, ready

@@ -1,15 +1,19 @@
 """How practice and mastery went, day by day, from a learner's answers. Reads no state and predicts nothing."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.learner.update import UNTIMED_GAP_S
+from engine.learner.update import SESSION_GAP_S, UNTIMED_GAP_S
 from engine.types import F8, I4, I8, AnswerBatch
 
 I1 = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
+
+
+HOUR_ANSWERS: Final = 10
+"""Answers from which an hour of the day is judged, and which weigh as much as what is not known of it."""
 
 
 class DayHistory(NamedTuple):
@@ -65,12 +69,55 @@ def day_history(batch: AnswerBatch, crossed: I1, *, chosen: Flags, pair_chosen: 
     )
 
 
+def every_day(days: DayHistory, first: int, last: int) -> DayHistory:
+    """Return the days `first` to `last`, those without answers among them, all (last - first + 1,)."""
+    wanted = np.arange(first, last + 1, dtype=np.int64)
+    if not days.day.size:
+        nothing = np.zeros(wanted.shape[0], np.int64)
+        return DayHistory(wanted, nothing, nothing, nothing.astype(np.float64), nothing, nothing)
+    at = np.minimum(np.searchsorted(days.day, wanted), days.day.shape[0] - 1)
+    known = days.day[at] == wanted
+    return DayHistory(wanted, *(np.where(known, column[at], 0) for column in days[1:]))
+
+
 def practice_seconds(batch: AnswerBatch) -> F8:
     """Return (n,) the time that each answer took, or the time since the one before where that stands in for it."""
     taken: F8 = batch.duration_ms / 1e3
     gap = np.diff(batch.answered_at, prepend=np.inf)
     near = (gap >= 0.0) & (gap <= UNTIMED_GAP_S)
     return np.where(taken > 0.0, taken, np.where(near, gap, 0.0))
+
+
+def session_seconds(answered_at: F8, taken: F8) -> F8:
+    """Return the length of each session, from the start of its first answer to its last; oldest first.
+
+    `answered_at` (n,) ascending, `taken` (n,) seconds that each answer took, 0 when unknown. A pause of more than
+    `SESSION_GAP_S` between two answers ends a session.
+    """
+    if not answered_at.size:
+        return np.zeros(0)
+    first = np.concatenate(([True], np.diff(answered_at) > SESSION_GAP_S))
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], answered_at.shape[0]) - 1
+    return np.asarray(answered_at[ends] - answered_at[starts] + taken[starts])
+
+
+def better_hours(hours: I8, surprise: F8) -> list[int]:
+    """Return the hours, 0 to 23, at which answers turn out better than expected, best first.
+
+    `hours` (n,) of n answers, `surprise` (n,) the outcome less the chance of success foretold. An hour counts with at
+    least `HOUR_ANSWERS` answers and a mean above that of all by more than its standard error; ranked by that excess,
+    shrunk by n/(n + `HOUR_ANSWERS`).
+    """
+    if not hours.size:
+        return []
+    counts = np.bincount(hours, minlength=24)
+    mean = np.bincount(hours, surprise, minlength=24) / np.maximum(counts, 1)
+    excess = mean - surprise.mean()
+    error = surprise.std() / np.sqrt(np.maximum(counts, 1))
+    ranked = excess * counts / (counts + HOUR_ANSWERS)
+    good = np.flatnonzero((counts >= HOUR_ANSWERS) & (excess > error))
+    return sorted(good.tolist(), key=lambda hour: (-ranked[hour], hour))
 
 
 def area_history(batch: AnswerBatch, area_code: I4, chosen: Flags) -> AreaHistory:

@@ -57,6 +57,11 @@ def calendar_date(local_day: int) -> Date:
     return Date(year=day.year, month=day.month, day=day.day)
 
 
+def day_number(day: Date) -> int:
+    """The day number of a whole calendar date. Raises ValueError for any other."""
+    return (date(day.year, day.month, day.day) - _EPOCH).days
+
+
 def optional_duration(check: Violations, field: str, message: Any, name: str) -> float:
     """Seconds of an optional Duration of at most a day; 0 when it is unset."""
     if not message.HasField(name):

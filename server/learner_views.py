@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine import habits
 from engine.catalog import Catalog
+from engine.gaps import Gap
 from engine.learner import ConceptView, LearnerModel, LearnerState, concept_view
 from engine.types import I8, LearnerProfile
 from genie.v1 import progress_pb2, resources_pb2
@@ -64,15 +65,17 @@ def concept_mastery_message(
     return message
 
 
-def streak_message(state: LearnerState, local_day: int) -> resources_pb2.Streak:
-    """The streak as it stands on `local_day`."""
-    streak = habits.streak(state, local_day)
+def streak_message(state: LearnerState, local_day: int, now: float) -> resources_pb2.Streak:
+    """The streak as it stands at `now`, on the learner's `local_day`."""
+    streak = habits.streak(state, local_day, now)
     return resources_pb2.Streak(
         current_days=streak.current_days,
         longest_days=streak.longest_days,
         freezes_count=streak.freezes,
         practised_today=streak.practised_today,
         last_practice_date=None if streak.last_day is None else convert.calendar_date(streak.last_day),
+        freezes_used_count=streak.freezes_spent,
+        next_milestone_days=habits.next_milestone(streak.current_days),
     )
 
 
@@ -98,6 +101,9 @@ def milestone_messages(milestone: int, local_day: int) -> list[resources_pb2.Mil
             kind=resources_pb2.MILESTONE_KIND_STREAK_DAYS,
             threshold=milestone,
             reached_date=convert.calendar_date(local_day),
+            reward=resources_pb2.Reward(
+                badge_id=f"streak-{milestone}", freezes_count=habits.freezes_with(milestone)
+            ),
         )
     ]
 
@@ -119,8 +125,9 @@ def stats_message(
         mastered_concepts_count=int(view.mastered[rows].sum()),
         due_concepts_count=sum(due(view, int(row), now) for row in rows),
         answers_today_count=int(answers_today[0]),
-        streak=streak_message(state, today),
+        streak=streak_message(state, today, now),
         daily_goal=daily_goal_message(state, profile, today),
+        risks=risk_messages(state, today, now),
     )
     if state.applied:
         message.accuracy = int(header["correct"]) / state.applied
@@ -130,6 +137,35 @@ def stats_message(
         if share is not None:
             message.consistency = share
     return message
+
+
+def risk_messages(state: LearnerState, local_day: int, now: float) -> list[progress_pb2.RiskReason.ValueType]:
+    """Why the learner is at risk at `now`."""
+    return [progress_pb2.RiskReason.ValueType(risk) for risk in habits.risks(state, local_day, now)]
+
+
+def gap_messages(gaps: Sequence[Gap], view: ConceptView, catalog: Catalog) -> list[progress_pb2.LearningGap]:
+    """Where the learner is stuck, with what lies behind it, in the order of `gaps`."""
+    names = catalog.concept_ids
+    return [
+        progress_pb2.LearningGap(
+            concept_id=names[gap.row],
+            mastery=float(view.mastery[gap.row]),
+            attempts_count=int(view.attempts[gap.row]),
+            recent_wrong_count=gap.wrong,
+            causes=[
+                progress_pb2.GapCause(
+                    concept_id=names[cause.row],
+                    kind=progress_pb2.GapCauseKind.ValueType(cause.kind),
+                    mastery=float(view.mastery[cause.row]),
+                    attempts_count=int(view.attempts[cause.row]),
+                    path_concept_ids=[names[row] for row in cause.path],
+                )
+                for cause in gap.causes
+            ],
+        )
+        for gap in gaps
+    ]
 
 
 def first_day(state: LearnerState, profile: LearnerProfile) -> int:

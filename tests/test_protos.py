@@ -51,7 +51,7 @@ PROMISED_METHODS = {
     ),
     "LearnerService": (
         "CreateLearner GetLearner UpdateLearner DeleteLearner ListLearners ExportLearner GetLearnerStats"
-        " GetLearnerProgress GetLearningProfile GetMastery SetGoal PlanPractice"
+        " GetLearnerProgress ListMilestones GetLearningProfile GetMastery SetGoal PlanPractice"
     ),
     "PracticeService": "StartSession EndSession RecordAnswers StreamAnswers",
     "RecommendationService": (

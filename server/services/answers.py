@@ -3,20 +3,21 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from google.rpc import status_pb2
 
+from engine.gaps import find_gaps, may_be_stuck
 from engine.learner import TARGET_RETENTION, LearnerModel
 from engine.learner.memory import SECONDS_A_DAY, days_until
 from engine.types import U4, LearnerProfile
 from genie.v1 import practice_service_pb2 as pb
-from genie.v1 import resources_pb2
+from genie.v1 import progress_pb2, resources_pb2
 from server import convert, errors
 from server.answer_facts import answer_facts, on_calendar
-from server.learner_views import held_time, milestone_messages, streak_message
+from server.learner_views import gap_messages, held_time, milestone_messages, streak_message, view_of
 from server.local_days import DEFAULT_TIME_ZONE, local_day
 from server.rpc import Call
 from server.tenants import Bundle, Tenants
@@ -185,8 +186,9 @@ def _new_answers(batch: _Batch, group: Sequence[_Valid], time_zone: str) -> NewA
 def _fill(batch: _Batch, group: Sequence[_Valid], recorded: RecordedAnswers, time_zone: str) -> None:
     """Write what was recorded of one learner's answers into their results."""
     today = local_day(batch.call.now, time_zone)
-    streak = streak_message(recorded.state, today)
+    streak = streak_message(recorded.state, today, batch.call.now)
     logged = recorded.log.batch
+    stuck = _Stuck(batch.bundle, recorded, batch.call.now)
     for i, valid in enumerate(group):
         outcome = Outcome(int(recorded.outcome[i]))
         result = batch.results[valid.place]
@@ -200,6 +202,36 @@ def _fill(batch: _Batch, group: Sequence[_Valid], recorded: RecordedAnswers, tim
         result.streak.CopyFrom(streak)
         result.milestones.extend(milestone_messages(int(recorded.log.milestone[i]), int(logged.local_day[i])))
         result.late = bool(recorded.log.late[i])
+        if not logged.correct[i]:
+            result.learning_gaps.extend(stuck.behind(i))
+
+
+class _Stuck:
+    """Where the answers of one call leave a learner stuck; worked out only when an answer is wrong."""
+
+    def __init__(self, bundle: Bundle, recorded: RecordedAnswers, now: float) -> None:
+        self._bundle = bundle
+        self._recorded = recorded
+        self._now = now
+
+    def behind(self, i: int) -> list[progress_pb2.LearningGap]:
+        """The gaps that wrong answer `i` points at: those of its question's own concepts."""
+        facts = self._recorded.log.batch
+        pairs = slice(int(facts.offsets[i]), int(facts.offsets[i + 1]))
+        own = set(facts.concept[pairs][facts.weight[pairs] >= 1.0].tolist())
+        return [gap for row, gap in self._gaps.items() if row in own]
+
+    @cached_property
+    def _gaps(self) -> dict[int, progress_pb2.LearningGap]:
+        """Every gap of the learner among the concepts that wrong answers of the call were about, by row."""
+        facts, state, catalog = self._recorded.log.batch, self._recorded.state, self._bundle.catalog
+        wrong = np.repeat(facts.correct == 0, np.diff(facts.offsets)) & (facts.weight >= 1.0)
+        rows = np.unique(facts.concept[wrong]).tolist()
+        if not may_be_stuck(state, rows):
+            return {}
+        view = view_of(state, catalog, self._bundle.learner_model, self._now)
+        gaps = find_gaps(state, view, catalog, among=rows)
+        return {gap.row: told for gap, told in zip(gaps, gap_messages(gaps, view, catalog), strict=True)}
 
 
 def _changes(bundle: Bundle, recorded: RecordedAnswers, i: int) -> list[pb.MasteryChange]:

@@ -5,26 +5,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from google.protobuf.message import Message
 
 from engine import habits
-from engine.agenda import AgendaDay, gap_to, plan_days
 from engine.learner import ConceptView, LearnerState
 from engine.types import LearnerGoal, LearnerProfile
 from genie.v1 import learner_service_pb2 as pb
-from genie.v1 import progress_pb2, resources_pb2
+from genie.v1 import resources_pb2
 from server import convert, errors
 from server.idempotency import reply_once
-from server.learner_views import concept_mastery_message, held_time, stats_message, touched_rows, view_of
-from server.local_days import day_start, local_day
+from server.learner_views import concept_mastery_message, stats_message, touched_rows, view_of
+from server.local_days import local_day
 from server.rpc import Call
 from server.services.answers import committed
 from server.services.catalog_entries import check_concept
 from server.services.export import export_messages, read_records
 from server.services.learning_profile import LATEST_ANSWERS, learning_profile_message
 from server.services.paging import open_page, take_page
-from server.services.progress import area_messages, day_messages
+from server.services.plans import goal_gap, plan, plan_messages
+from server.services.progress import milestones_page, progress_message
 from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.answer_log import chronological
@@ -38,7 +37,6 @@ MOST_LABEL_FILTERS = 8
 MOST_CONCEPTS_NAMED = 1_000
 DEFAULT_PROGRESS_DAYS = 30
 MOST_PROGRESS_DAYS = 365
-DEFAULT_PLAN_DAYS = 7
 MOST_PLAN_DAYS = 30
 _LISTED_AT_ONCE = 500
 
@@ -132,8 +130,10 @@ class LearnerService:
         labels = _label_filters(check, request.labels)
         size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
         check.check()
-        page = open_page(request.page_token, size, "ListLearners", *sorted(labels))
-        wanted = (p for p in self._profiles(page.after, call) if labels <= set(p.labels.items()))
+        at_risk = request.at_risk_only
+        page = open_page(request.page_token, size, "ListLearners", at_risk, *sorted(labels))
+        labelled = (p for p in self._profiles(page.after, call) if labels <= set(p.labels.items()))
+        wanted = (p for p in labelled if self._at_risk(p, call)) if at_risk else labelled
         messages = map(convert.learner_message, wanted)
         learners, token = take_page(page, messages, lambda learner: learner.learner_id)
         return pb.ListLearnersResponse(learners=learners, next_page_token=token)
@@ -172,14 +172,19 @@ class LearnerService:
             log = read_answers(reader)
             state = read_state(reader, bundle.learner_model.memory_sets)
         log = log.take(chronological(log))
-        today = local_day(call.now, profile.time_zone)
-        first_day = today + 1 - (request.days or DEFAULT_PROGRESS_DAYS)
-        catalog = bundle.catalog
-        view = view_of(state, catalog, bundle.learner_model, call.now)
-        return pb.GetLearnerProgressResponse(
-            days=day_messages(log, catalog, request.area, first_day=first_day),
-            areas=area_messages(log, catalog, view, request.area, first_day=first_day),
-        )
+        view = view_of(state, bundle.catalog, bundle.learner_model, call.now)
+        days = request.days or DEFAULT_PROGRESS_DAYS
+        return progress_message(profile, log, bundle.catalog, view, call.now, request.area, days)
+
+    def list_milestones(self, request: pb.ListMilestonesRequest, call: Call) -> pb.ListMilestonesResponse:
+        """Milestones reached, from the whole log."""
+        check = _check_learner(request)
+        size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
+        check.check()
+        page = open_page(request.page_token, size, "ListMilestones", request.learner_id)
+        with self._reader(request, call) as (reader, _):
+            log = read_answers(reader)
+        return milestones_page(log.take(chronological(log)), page)
 
     def get_learning_profile(
         self, request: pb.GetLearningProfileRequest, call: Call
@@ -239,21 +244,8 @@ class LearnerService:
         check.check()
         bundle = self._tenants.bundle(call.tenant)
         profile, state, view = self._known(request, call, bundle)
-        today = local_day(call.now, profile.time_zone)
-        numbers = range(today, today + (request.days or DEFAULT_PLAN_DAYS))
-        chosen_seconds = profile.goal.daily_minutes * 60.0
-        days = plan_days(
-            state,
-            view,
-            bundle.catalog,
-            day_ends=np.array([day_start(number + 1, profile.time_zone) for number in numbers]),
-            target_seconds=habits.daily_goal(state, today, chosen_seconds=chosen_seconds).target_seconds,
-            decay=float(bundle.learner_model.weights.constants[2]),
-            goal=bundle.catalog.concept_row.get(profile.goal.concept_id),
-        )
-        return pb.PlanPracticeResponse(
-            days=[_planned_day(number, day, bundle, view) for number, day in zip(numbers, days, strict=True)]
-        )
+        numbers, days = plan(profile, state, view, bundle, call.now, request.days)
+        return pb.PlanPracticeResponse(days=plan_messages(numbers, days, bundle.catalog, view))
 
     @contextmanager
     def _reader(self, request: Any, call: Call) -> Iterator[tuple[Reader, LearnerProfile]]:
@@ -287,6 +279,12 @@ class LearnerService:
                 if profile is not None:
                     yield profile
             after = ids[-1]
+
+    def _at_risk(self, profile: LearnerProfile, call: Call) -> bool:
+        memory_sets = self._tenants.bundle(call.tenant).learner_model.memory_sets
+        with self._store.read(Partition(call.tenant, profile.learner_id)) as reader:
+            state = read_state(reader, memory_sets)
+        return bool(habits.risks(state, local_day(call.now, profile.time_zone), call.now))
 
     def _change(
         self, request: Any, call: Call, learner_id: str, kind: type[M], reply: Callable[[Transaction], M]
@@ -362,25 +360,6 @@ def _concept_row(bundle: Bundle, concept_id: str) -> int:
 
 def _gap(bundle: Bundle, state: LearnerState, goal: LearnerGoal, now: float) -> list[str]:
     """Ids of what is to be mastered on the way to the goal."""
-    row = bundle.catalog.concept_row.get(goal.concept_id)
-    if row is None:
-        return []
     view = view_of(state, bundle.catalog, bundle.learner_model, now)
-    return [bundle.catalog.concept_ids[missing] for missing in gap_to(row, view, bundle.catalog)]
-
-
-def _planned_day(number: int, day: AgendaDay, bundle: Bundle, view: ConceptView) -> progress_pb2.PlannedDay:
-    names = bundle.catalog.concept_ids
-    return progress_pb2.PlannedDay(
-        date=convert.calendar_date(number),
-        reviews=[
-            progress_pb2.PlannedReview(
-                concept_id=names[row],
-                due_time=held_time(float(view.next_review_at[row])),
-                retrievability=recall,
-            )
-            for row, recall in zip(day.reviews.tolist(), day.recall.tolist(), strict=True)
-        ],
-        opening_concept_ids=[names[row] for row in day.openings],
-        expected_duration=convert.duration(day.expected_seconds),
-    )
+    gap = goal_gap(goal, view, bundle.catalog)
+    return [bundle.catalog.concept_ids[missing] for missing in gap or []]

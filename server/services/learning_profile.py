@@ -7,12 +7,13 @@ import numpy as np
 
 from engine import habits
 from engine.catalog import Catalog
+from engine.gaps import find_gaps
+from engine.history import better_hours, session_seconds
 from engine.learner import ConceptView, LearnerState
-from engine.learner.update import GLOBAL_DECAY
 from engine.types import LearnerProfile
 from genie.v1 import progress_pb2
 from server import convert
-from server.learner_views import first_day, masteries, touched_rows
+from server.learner_views import first_day, gap_messages, masteries, touched_rows
 from server.local_days import local_day, local_hour
 from store.answer_log import AnswerLog
 
@@ -25,11 +26,11 @@ LEAST_ATTEMPTS: Final = 3
 """Answers of its own that a concept needs to be called strong or weak."""
 MOST_HOURS: Final = 3
 MOST_CONCEPTS: Final = 5
+MOST_GAPS: Final = 10
+LEAST_SESSIONS: Final = 3
+"""Sessions that a usual length is read from."""
 TARGET_SUCCESS: Final = 0.85
 """Chance of success to aim at until the learner's own optimum is known."""
-
-_WINDOW: Final = 2
-"""Which of `GLOBAL_DECAY` recent accuracy is read with: 0.95, an answer counts half after 14 more."""
 
 
 def learning_profile_message(
@@ -52,7 +53,7 @@ def learning_profile_message(
     message.ability = float(header["mean"][0])
     message.ability_sd = float(np.sqrt(header["variance"][0]))
     if state.applied >= LEAST_ANSWERS:
-        message.recent_accuracy = _recent_accuracy(state)
+        message.recent_accuracy = habits.recent_accuracy(state) or 0.0
     recall = view.retrievability[touched_rows(state, catalog)]
     if np.isfinite(recall).any():
         message.mean_retrievability = float(np.nanmean(recall))
@@ -66,19 +67,18 @@ def learning_profile_message(
     share = habits.active_share(state, today, first_day(state, profile))
     if share is not None:
         message.active_days_share = share
-    message.preferred_hours.extend(_preferred_hours(latest, profile.time_zone))
+    session = _session_seconds(latest)
+    if session is not None:
+        message.typical_session_duration.CopyFrom(convert.duration(session))
+    hours = [local_hour(at, profile.time_zone) for at in latest.batch.answered_at.tolist()]
+    message.preferred_hours.extend(_preferred_hours(hours))
+    surprise = latest.batch.correct.astype(np.float64) - latest.predicted
+    message.best_hours.extend(better_hours(np.array(hours, np.int64), surprise)[:MOST_HOURS])
     strong, weak = _extremes(state, view, catalog)
     message.strengths.extend(masteries(catalog, view, strong, now))
     message.weaknesses.extend(masteries(catalog, view, weak, now))
+    message.gaps.extend(gap_messages(find_gaps(state, view, catalog, most=MOST_GAPS), view, catalog))
     return message
-
-
-def _recent_accuracy(state: LearnerState) -> float:
-    """The mean of outcomes (±1) under decaying weights, as a share of right answers."""
-    decay = GLOBAL_DECAY[_WINDOW]
-    weight = (1.0 - decay**state.applied) / (1.0 - decay)
-    outcome = float(state.header[0]["outcome"][_WINDOW]) / weight
-    return min(max((outcome + 1.0) / 2.0, 0.0), 1.0)
 
 
 def _pace(latest: AnswerLog, catalog: Catalog) -> float | None:
@@ -92,11 +92,20 @@ def _pace(latest: AnswerLog, catalog: Catalog) -> float | None:
     return float(np.median(facts.duration_ms[known] / 1e3 / expected))
 
 
-def _preferred_hours(latest: AnswerLog, time_zone: str) -> list[int]:
-    if latest.size < LEAST_ANSWERS_FOR_HOURS:
+def _session_seconds(latest: AnswerLog) -> float | None:
+    """The median length of sessions; None without enough of them. The oldest may have begun before `latest` does."""
+    order = np.argsort(latest.batch.answered_at, kind="stable")
+    lengths = session_seconds(latest.batch.answered_at[order], latest.batch.duration_ms[order] / 1e3)
+    if latest.size >= LATEST_ANSWERS:
+        lengths = lengths[1:]
+    return float(np.median(lengths)) if lengths.shape[0] >= LEAST_SESSIONS else None
+
+
+def _preferred_hours(hours: list[int]) -> list[int]:
+    if len(hours) < LEAST_ANSWERS_FOR_HOURS:
         return []
-    hours = Counter(local_hour(at, time_zone) for at in latest.batch.answered_at.tolist())
-    return sorted(hours, key=lambda hour: (-hours[hour], hour))[:MOST_HOURS]
+    counts = Counter(hours)
+    return sorted(counts, key=lambda hour: (-counts[hour], hour))[:MOST_HOURS]
 
 
 def _extremes(state: LearnerState, view: ConceptView, catalog: Catalog) -> tuple[list[int], list[int]]:

@@ -188,7 +188,7 @@ def _summary(
         practised_concept_ids=[name for name in practised if name],
         mastered_concept_ids=[name for name, way in last.items() if name and way > 0],
         lost_concept_ids=[name for name, way in last.items() if name and way < 0],
-        streak=streak_message(state, today),
+        streak=streak_message(state, today, now),
         daily_goal=daily_goal_message(state, profile, today),
     )
     if log.size:

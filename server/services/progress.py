@@ -1,4 +1,4 @@
-"""GetLearnerProgress: days and areas from a learner's whole log. Costs time and memory in proportion to its answers."""
+"""GetLearnerProgress: days, areas, speed and goal from a learner's whole log. Costs in proportion to its answers."""
 
 from itertools import pairwise
 
@@ -6,13 +6,121 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.catalog import Catalog
-from engine.history import area_history, day_history
+from engine.forecast import FARTHEST_DAYS, WINDOW_DAYS, forecast, speed
+from engine.history import DayHistory, area_history, day_history, every_day
 from engine.learner import ConceptView
-from genie.v1 import progress_pb2
+from engine.types import LearnerGoal, LearnerProfile
+from genie.v1 import learner_service_pb2 as pb
+from genie.v1 import progress_pb2, resources_pb2
 from server import convert
+from server.learner_views import milestone_messages
+from server.local_days import local_day
+from server.services.paging import Page, take_page
+from server.services.plans import goal_gap
 from store.answer_log import AnswerLog
 
 Flags = npt.NDArray[np.bool_]
+
+
+def progress_message(
+    profile: LearnerProfile,
+    log: AnswerLog,
+    catalog: Catalog,
+    view: ConceptView,
+    now: float,
+    area: str,
+    days: int,
+) -> pb.GetLearnerProgressResponse:
+    """The reply for the last `days` days; `log` in the order in which it is applied."""
+    today = local_day(now, profile.time_zone)
+    first_day = today + 1 - days
+    all_days = whole_history(log)
+    shown = all_days if not area else _history(log, *_chosen(log, catalog, area))
+    return pb.GetLearnerProgressResponse(
+        days=day_messages(shown, first_day=first_day),
+        areas=area_messages(log, catalog, view, area, first_day=first_day),
+        velocity=velocity_message(all_days, today),
+        goal_projection=projection_message(profile.goal, all_days, view, catalog, today, now),
+    )
+
+
+def whole_history(log: AnswerLog) -> DayHistory:
+    """Every day of a log, over all areas."""
+    return _history(log, np.ones(log.size, np.bool_), np.ones(len(log.batch.concept), np.bool_))
+
+
+def velocity_message(days: DayHistory, today: int) -> progress_pb2.Velocity | None:
+    """How fast the learner moved in the four weeks up to `today`; None before the first answer."""
+    if not days.day.size or days.day[0] > today:
+        return None
+    first = int(days.day[0])
+    start = max(first, today + 1 - WINDOW_DAYS)
+    latest = every_day(days, start, today)
+    found = speed(latest.answers, latest.seconds, latest.mastered, latest.lost)
+    message = progress_pb2.Velocity(
+        days_count=found.days,
+        answers_per_week=found.answers_per_week,
+        practice_duration_per_week=convert.duration(found.seconds_per_week),
+        mastered_concepts_per_week=found.mastered_per_week,
+        mastered_concepts_per_week_sd=found.mastered_per_week_sd,
+    )
+    if first <= start - WINDOW_DAYS:
+        before = every_day(days, start - WINDOW_DAYS, start - 1)
+        net = int(before.mastered.sum() - before.lost.sum())
+        message.mastered_concepts_per_week_before = net * 7.0 / WINDOW_DAYS
+    if not np.isnan(found.answers_per_concept):
+        message.answers_per_mastered_concept = found.answers_per_concept
+    return message
+
+
+def projection_message(
+    goal: LearnerGoal, days: DayHistory, view: ConceptView, catalog: Catalog, today: int, now: float
+) -> progress_pb2.GoalProjection | None:
+    """When the goal's concept may be mastered; None without one that the catalogue holds."""
+    gap = goal_gap(goal, view, catalog)
+    if gap is None:
+        return None
+    message = progress_pb2.GoalProjection(concept_id=goal.concept_id, gap_concepts_count=len(gap))
+    if not gap or not days.day.size or days.day[0] > today:
+        return message
+    latest = every_day(days, max(int(days.day[0]), today + 1 - WINDOW_DAYS), today)
+    found = forecast(len(gap), latest.answers, int(latest.mastered.sum() - latest.lost.sum()))
+    if found is None:
+        return message
+    for field, ahead in (
+        (message.earliest_date, found.early_days),
+        (message.expected_date, found.median_days),
+        (message.latest_date, found.late_days),
+    ):
+        if ahead <= FARTHEST_DAYS:
+            field.CopyFrom(convert.calendar_date(today + round(ahead)))
+    if found.median_days <= FARTHEST_DAYS:
+        message.expected_answers = found.median_answers
+    if goal.due_at > 0.0:
+        message.on_time_chance = found.chance_within((goal.due_at - now) / convert.DAY_SECONDS)
+    return message
+
+
+def reached_milestones(log: AnswerLog) -> list[tuple[int, int]]:
+    """(Day, streak in days) of every milestone that a log tells of, in its order."""
+    at = np.flatnonzero(log.milestone)
+    return list(zip(log.batch.local_day[at].tolist(), log.milestone[at].tolist(), strict=True))
+
+
+def milestones_page(log: AnswerLog, page: Page) -> pb.ListMilestonesResponse:
+    """A page of the milestones in a log, oldest first; a page's key is day and length of the streak."""
+    # No answer is given before 1970, but its day may lie one before.
+    keyed = ((f"{day + 1:08d}-{streak:04d}", day, streak) for day, streak in sorted(reached_milestones(log)))
+    following = ((day, streak) for key, day, streak in keyed if key > page.after)
+    messages = (message for day, streak in following for message in milestone_messages(streak, day))
+    milestones, token = take_page(page, messages, _milestone_key)
+    return pb.ListMilestonesResponse(milestones=milestones, next_page_token=token)
+
+
+def _milestone_key(message: resources_pb2.Milestone) -> str:
+    reached = message.reached_date
+    day = convert.day_number(reached)
+    return f"{day + 1:08d}-{message.threshold:04d}"
 
 
 def area_rows(catalog: Catalog, area: str) -> Flags:
@@ -23,12 +131,8 @@ def area_rows(catalog: Catalog, area: str) -> Flags:
     return chosen
 
 
-def day_messages(
-    log: AnswerLog, catalog: Catalog, area: str, *, first_day: int
-) -> list[progress_pb2.DayProgress]:
-    """Days from `first_day` on with answers in the area; `log` in the order in which it is applied."""
-    chosen_answers, chosen_pairs = _chosen(log, catalog, area)
-    days = day_history(log.batch, log.crossed, chosen=chosen_answers, pair_chosen=chosen_pairs)
+def day_messages(days: DayHistory, *, first_day: int) -> list[progress_pb2.DayProgress]:
+    """Days with answers from `first_day` on."""
     return [
         progress_pb2.DayProgress(
             date=convert.calendar_date(int(days.day[i])),
@@ -72,11 +176,13 @@ def area_messages(
     return messages
 
 
+def _history(log: AnswerLog, answers: Flags, pairs: Flags) -> DayHistory:
+    return day_history(log.batch, log.crossed, chosen=answers, pair_chosen=pairs)
+
+
 def _chosen(log: AnswerLog, catalog: Catalog, area: str) -> tuple[Flags, Flags]:
     """((n,) answers of the area, (m,) pairs of the area): an answer belongs to the areas of its question's concepts."""
     facts = log.batch
-    if not area:
-        return np.ones(log.size, np.bool_), np.ones(len(facts.concept), np.bool_)
     rows = area_rows(catalog, area)
     known = facts.concept < rows.shape[0]
     pairs = np.zeros(len(facts.concept), np.bool_)

@@ -134,6 +134,9 @@ class World:
             pb.GetLearningProfileRequest(learner_id=learner_id), a_call(now=now)
         ).learning_profile
 
+    def milestones(self, **request: Any) -> pb.ListMilestonesResponse:
+        return self.learners.list_milestones(pb.ListMilestonesRequest(**request), a_call())
+
     def goal(self, learner_id: str, now: float = NOW, **request: Any) -> pb.SetGoalResponse:
         call = a_call(now=now, method="/genie.v1.LearnerService/SetGoal")
         return self.learners.set_goal(pb.SetGoalRequest(learner_id=learner_id, **request), call)

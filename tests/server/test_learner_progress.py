@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from genie.v1 import catalog_service_pb2, practice_service_pb2, recommendation_service_pb2
+from genie.v1 import catalog_service_pb2, practice_service_pb2, progress_pb2, recommendation_service_pb2
+from server import convert
 from tests.server.learner_world import DAY, Goal, World
 from tests.server.service_calls import NOW, a_call
 
@@ -144,6 +145,108 @@ def test_the_learning_profile_tells_what_the_evidence_carries(world: World) -> N
     assert 0.0 < profile.mean_retrievability < 1.0
     assert [m.concept_id for m in profile.strengths] == ["count"]
     assert [m.concept_id for m in profile.weaknesses] == ["shapes"]
+
+
+def test_the_profile_knows_sessions_and_better_hours(world: World) -> None:
+    noon = math.floor(NOW / DAY) * DAY
+    for day in range(8, 0, -1):
+        world.answer("u-1", "count", at=noon - day * DAY + 9 * 3_600, count=4)
+        world.answer("u-1", "shapes", at=noon - day * DAY + 20 * 3_600, correct=False, count=3)
+    profile = world.profile("u-1", noon)
+    # Sessions of four and of three answers, a minute apart, each of 30 seconds.
+    assert profile.typical_session_duration.seconds == (3 * 60 + 30 + 2 * 60 + 30) / 2
+    assert list(profile.best_hours) == [9]
+
+
+def test_gaps_are_named_with_what_lies_behind_them(world: World) -> None:
+    world.answer("u-1", "count", at=NOW - 3 * DAY, correct=False)
+    world.answer("u-1", "count", at=NOW - 3 * DAY + 300)
+    world.answer("u-1", "multiply", at=NOW - DAY, correct=False, count=3)
+    (gap,) = world.profile("u-1").gaps
+    assert (gap.concept_id, gap.attempts_count, gap.recent_wrong_count) == ("multiply", 3, 3)
+    (cause,) = gap.causes
+    assert (cause.concept_id, cause.kind) == ("count", progress_pb2.GAP_CAUSE_KIND_NOT_LEARNED)
+    assert list(cause.path_concept_ids) == ["count", "add", "multiply"]
+    assert cause.attempts_count == 2
+    world.create("u-2")
+    assert not world.profile("u-2").gaps
+
+
+def test_velocity_is_read_from_four_weeks(world: World) -> None:
+    world.create("u-1")
+    assert not world.progress(learner_id="u-1").HasField("velocity")
+    world.answer("u-1", "shapes", at=NOW - 70 * DAY, count=12)
+    world.answer("u-1", "count", at=NOW - 3 * DAY, count=12)
+    world.answer("u-1", "add", at=NOW - 3_600, correct=False, count=2)
+    velocity = world.progress(learner_id="u-1", area="Geometry").velocity
+    assert velocity.days_count == 28
+    assert velocity.answers_per_week == pytest.approx(14 / 4)
+    assert velocity.practice_duration_per_week.seconds == 14 * 30 // 4
+    assert velocity.mastered_concepts_per_week == pytest.approx(1 / 4)
+    assert velocity.mastered_concepts_per_week_sd == pytest.approx(math.sqrt(2) / 4)
+    assert velocity.mastered_concepts_per_week_before == 0.0
+    assert velocity.answers_per_mastered_concept == 14
+    young = world.create("u-2")
+    world.answer(young.learner_id, "count", at=NOW - 3 * DAY)
+    found = world.progress(learner_id="u-2").velocity
+    assert found.days_count == 4
+    assert not found.HasField("mastered_concepts_per_week_before")
+    assert not found.HasField("answers_per_mastered_concept")
+
+
+def test_the_goal_is_projected_with_its_uncertainty(world: World) -> None:
+    world.create("u-1")
+    assert not world.progress(learner_id="u-1").HasField("goal_projection")
+    world.goal("u-1", goal=Goal(concept_id="multiply", due_time=convert.timestamp(NOW + 30 * DAY)))
+    unknown = world.progress(learner_id="u-1").goal_projection
+    assert (unknown.concept_id, unknown.gap_concepts_count) == ("multiply", 3)
+    assert not unknown.HasField("expected_date")
+    assert not unknown.HasField("on_time_chance")
+    for day in range(20, 0, -2):
+        world.answer("u-1", "count" if day > 10 else "shapes", at=NOW - day * DAY, count=6)
+    told = world.progress(learner_id="u-1").goal_projection
+    assert told.gap_concepts_count == 2
+    days = [convert.day_number(date) for date in (told.earliest_date, told.expected_date, told.latest_date)]
+    assert NOW // DAY < days[0] < days[1] < days[2]
+    # Two concepts in 60 answers over 21 days, so two more take about as long again.
+    assert 10 < days[1] - NOW // DAY < 30
+    assert 0.5 < told.on_time_chance < 0.95
+    late = world.progress(learner_id="u-1", now=NOW + 60 * DAY).goal_projection
+    assert not late.HasField("expected_date")
+    for name in ("count", "add", "multiply"):
+        world.answer("u-1", name, at=NOW - 7_200 + 900 * len(name), count=12)
+    world.answer("u-1", "multiply", at=NOW - 600, count=9)
+    done = world.progress(learner_id="u-1").goal_projection
+    assert done.gap_concepts_count == 0
+    assert not done.HasField("expected_date")
+
+
+def test_milestones_are_listed_as_they_were_reached(world: World) -> None:
+    world.create("u-1")
+    assert not world.milestones(learner_id="u-1").milestones
+    for day in [*range(40, 30, -1), *range(20, 16, -1)]:
+        world.answer("u-1", "count", at=NOW - day * DAY)
+    listed = world.milestones(learner_id="u-1")
+    assert [milestone.threshold for milestone in listed.milestones] == [3, 7, 3]
+    assert [milestone.reward.freezes_count for milestone in listed.milestones] == [0, 1, 0]
+    dates = [convert.day_number(milestone.reached_date) for milestone in listed.milestones]
+    assert dates == [int(NOW // DAY) - day for day in (38, 34, 18)]
+    first = world.milestones(learner_id="u-1", page_size=2)
+    rest = world.milestones(learner_id="u-1", page_size=2, page_token=first.next_page_token)
+    assert [*first.milestones, *rest.milestones] == list(listed.milestones)
+    assert not rest.next_page_token
+
+
+def test_learners_at_risk_are_told_and_listed(world: World) -> None:
+    for day in range(12, 4, -1):
+        world.answer("away", "count", at=NOW - day * DAY)
+        world.answer("steady", "count", at=NOW - (day - 5) * DAY)
+        world.answer("gone", "count", at=NOW - (day + 30) * DAY)
+    world.create("new")
+    assert list(world.stats("away").risks) == [progress_pb2.RISK_REASON_AWAY]
+    assert list(world.stats("gone").risks) == list(world.stats("new").risks) == []
+    assert world.ids(at_risk_only=True) == ["away"]
+    assert len(world.ids()) == 4
 
 
 def test_a_goal_tells_what_stands_between(world: World) -> None:

@@ -99,7 +99,7 @@ def test_a_blank_learner_has_blank_statistics(catalog: Catalog) -> None:
     stats = stats_message(profile, state, catalog, view_with(), NOW)
     told = {field.name for field, _ in stats.ListFields()}
     assert told == {"learner_id", "practice_duration", "streak", "daily_goal"}
-    assert streak_message(state, TODAY) == resources_pb2.Streak()
+    assert streak_message(state, TODAY, NOW) == resources_pb2.Streak(next_milestone_days=3)
     goal = daily_goal_message(state, LearnerProfile("u", goal=LearnerGoal(daily_minutes=20.0)), TODAY)
     assert (goal.target_duration.seconds, goal.progress, goal.adaptive) == (1_200, 0.0, False)
 
@@ -109,3 +109,6 @@ def test_a_milestone_names_its_day() -> None:
     (reached,) = milestone_messages(7, TODAY)
     assert (reached.threshold, reached.kind) == (7, resources_pb2.MILESTONE_KIND_STREAK_DAYS)
     assert (reached.reached_date.year, reached.reached_date.month, reached.reached_date.day) == (2027, 1, 15)
+    assert (reached.reward.badge_id, reached.reward.freezes_count) == ("streak-7", 1)
+    (small,) = milestone_messages(3, TODAY)
+    assert (small.reward.badge_id, small.reward.freezes_count) == ("streak-3", 0)

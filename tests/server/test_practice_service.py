@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import practice_service_pb2 as pb
-from genie.v1 import resources_pb2
+from genie.v1 import progress_pb2, resources_pb2
 from tests.server.core import LEARNER, Core, at, core, fields_of, info_of, lasting
 from tests.server.serving import detail, failure, reason
 
@@ -210,7 +210,39 @@ def test_a_streak_of_three_days_is_a_milestone(world: Core) -> None:
     assert [len(result.milestones) for result in results] == [0, 0, 1]
     milestone = results[2].milestones[0]
     assert (milestone.kind, milestone.threshold) == (resources_pb2.MILESTONE_KIND_STREAK_DAYS, 3)
+    assert (milestone.reward.badge_id, milestone.reward.freezes_count) == ("streak-3", 0)
     assert world.record(world.answer("count-2")).results[0].milestones == []
+
+
+def test_a_wrong_answer_names_the_gap_and_the_prerequisite_behind_it(world: Core) -> None:
+    world.chain("dig", "plant", "reap", hard=True)
+    now = time.time() - 7_200
+
+    def give(concept: str, number: int, correct: bool, minute: int) -> pb.AnswerResult:
+        question = f"{concept}-{number}"
+        return world.record(world.answer(question, correct, answered_at=at(now + 60 * minute))).results[0]
+
+    assert not give("dig", 0, False, 0).learning_gaps
+    assert not give("dig", 1, True, 1).learning_gaps
+    assert not give("reap", 0, False, 2).learning_gaps
+    (gap,) = give("reap", 1, False, 3).learning_gaps
+    assert (gap.concept_id, gap.attempts_count, gap.recent_wrong_count) == ("reap", 2, 2)
+    assert gap.mastery < 0.7
+    (cause,) = gap.causes
+    assert (cause.concept_id, cause.kind) == ("dig", progress_pb2.GAP_CAUSE_KIND_NOT_LEARNED)
+    assert list(cause.path_concept_ids) == ["dig", "plant", "reap"]
+    assert not give("reap", 2, True, 4).learning_gaps
+    # Wrong elsewhere: only the question's own concept is spoken of.
+    assert not give("plant", 0, False, 5).learning_gaps
+    sent = [
+        world.answer(f"reap-{number}", number == 4, answered_at=at(now + 600 + number))
+        for number in (3, 4, 5)
+    ]
+    found = [[gap.concept_id for gap in result.learning_gaps] for result in world.record(*sent).results]
+    assert found == [["reap"], [], ["reap"]]
+    again = world.record(sent[2]).results[0]
+    assert again.status == pb.ANSWER_STATUS_DUPLICATE
+    assert [gap.concept_id for gap in again.learning_gaps] == ["reap"]
 
 
 def test_mastery_is_earned_once_and_lost_once(world: Core) -> None:

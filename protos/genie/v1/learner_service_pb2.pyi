@@ -235,10 +235,13 @@ class ListLearnersRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_RISK_ONLY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most learners a page holds: 0 for 100, over 1,000 taken as 1,000, negative refused."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter; empty for the first page."""
+    at_risk_only: _builtins.bool
+    """Only learners who are at risk now, for any of the reasons of `RiskReason`; their `LearnerStats` say which."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only learners with all of these labels, each written "key=value", at most 8; all when empty."""
@@ -249,10 +252,11 @@ class ListLearnersRequest(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        at_risk_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_risk_only", b"at_risk_only", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,6 +538,8 @@ class GetLearnerProgressResponse(_message.Message):
 
     DAYS_FIELD_NUMBER: _builtins.int
     AREAS_FIELD_NUMBER: _builtins.int
+    VELOCITY_FIELD_NUMBER: _builtins.int
+    GOAL_PROJECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def days(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.DayProgress]:
         """Days on which there was practice, oldest first."""
@@ -542,19 +548,87 @@ class GetLearnerProgressResponse(_message.Message):
     def areas(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.AreaProgress]:
         """Areas of the catalogue, by name."""
 
+    @_builtins.property
+    def velocity(self) -> _progress_pb2.Velocity:
+        """How fast the learner moves, over all areas; unset before the first answer."""
+
+    @_builtins.property
+    def goal_projection(self) -> _progress_pb2.GoalProjection:
+        """When the goal concept may be mastered; unset without a goal concept."""
+
     def __init__(
         self,
         *,
         days: _abc.Iterable[_progress_pb2.DayProgress] | None = ...,
         areas: _abc.Iterable[_progress_pb2.AreaProgress] | None = ...,
+        velocity: _progress_pb2.Velocity | None = ...,
+        goal_projection: _progress_pb2.GoalProjection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal_projection", b"goal_projection", "velocity", b"velocity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["areas", b"areas", "days", b"days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["areas", b"areas", "days", b"days", "goal_projection", b"goal_projection", "velocity", b"velocity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLearnerProgressResponse: _TypeAlias = GetLearnerProgressResponse  # noqa: Y015
+
+@_typing.final
+class ListMilestonesRequest(_message.Message):
+    """Request of ListMilestones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEARNER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    learner_id: _builtins.str
+    """Whose milestones to list."""
+    page_size: _builtins.int
+    """Most milestones a page holds: 0 for 100, over 1,000 taken as 1,000, negative refused."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, of the same learner; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        learner_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learner_id", b"learner_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMilestonesRequest: _TypeAlias = ListMilestonesRequest  # noqa: Y015
+
+@_typing.final
+class ListMilestonesResponse(_message.Message):
+    """Reply of ListMilestones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MILESTONES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty after the last."""
+    @_builtins.property
+    def milestones(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Milestone]:
+        """A page of milestones, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        milestones: _abc.Iterable[_resources_pb2.Milestone] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["milestones", b"milestones", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMilestonesResponse: _TypeAlias = ListMilestonesResponse  # noqa: Y015
 
 @_typing.final
 class GetLearningProfileRequest(_message.Message):

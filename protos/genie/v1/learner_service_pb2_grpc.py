@@ -79,6 +79,11 @@ class LearnerServiceStub:
                 request_serializer=genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressRequest.SerializeToString,
                 response_deserializer=genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressResponse.FromString,
                 _registered_method=True)
+        self.ListMilestones = channel.unary_unary(
+                '/genie.v1.LearnerService/ListMilestones',
+                request_serializer=genie_dot_v1_dot_learner__service__pb2.ListMilestonesRequest.SerializeToString,
+                response_deserializer=genie_dot_v1_dot_learner__service__pb2.ListMilestonesResponse.FromString,
+                _registered_method=True)
         self.GetLearningProfile = channel.unary_unary(
                 '/genie.v1.LearnerService/GetLearningProfile',
                 request_serializer=genie_dot_v1_dot_learner__service__pb2.GetLearningProfileRequest.SerializeToString,
@@ -195,6 +200,16 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMilestones(self, request, context):
+        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+
+        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Limits: pages of at most 1,000.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLearningProfile(self, request, context):
         """How this learner learns: ability, pace, habits, strengths and weaknesses, each with the evidence behind
         it.
@@ -280,6 +295,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.GetLearnerProgress,
                     request_deserializer=genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressRequest.FromString,
                     response_serializer=genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressResponse.SerializeToString,
+            ),
+            'ListMilestones': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMilestones,
+                    request_deserializer=genie_dot_v1_dot_learner__service__pb2.ListMilestonesRequest.FromString,
+                    response_serializer=genie_dot_v1_dot_learner__service__pb2.ListMilestonesResponse.SerializeToString,
             ),
             'GetLearningProfile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLearningProfile,
@@ -523,6 +543,33 @@ class LearnerService:
             '/genie.v1.LearnerService/GetLearnerProgress',
             genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressRequest.SerializeToString,
             genie_dot_v1_dot_learner__service__pb2.GetLearnerProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMilestones(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genie.v1.LearnerService/ListMilestones',
+            genie_dot_v1_dot_learner__service__pb2.ListMilestonesRequest.SerializeToString,
+            genie_dot_v1_dot_learner__service__pb2.ListMilestonesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,12 @@ class LearnerServiceStub:
     Errors: INVALID_FIELD, LEARNER_NOT_FOUND.
     Limits: 1 to 365 days.
     """
+    ListMilestones: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.ListMilestonesRequest, _learner_service_pb2.ListMilestonesResponse]
+    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+
+    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Limits: pages of at most 1,000.
+    """
     GetLearningProfile: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.GetLearningProfileRequest, _learner_service_pb2.GetLearningProfileResponse]
     """How this learner learns: ability, pace, habits, strengths and weaknesses, each with the evidence behind
     it.
@@ -183,6 +189,12 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
 
     Errors: INVALID_FIELD, LEARNER_NOT_FOUND.
     Limits: 1 to 365 days.
+    """
+    ListMilestones: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.ListMilestonesRequest, _learner_service_pb2.ListMilestonesResponse]  # type: ignore[assignment]
+    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+
+    Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Limits: pages of at most 1,000.
     """
     GetLearningProfile: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.GetLearningProfileRequest, _learner_service_pb2.GetLearningProfileResponse]  # type: ignore[assignment]
     """How this learner learns: ability, pace, habits, strengths and weaknesses, each with the evidence behind
@@ -320,6 +332,18 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_FIELD, LEARNER_NOT_FOUND.
         Limits: 1 to 365 days.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMilestones(
+        self,
+        request: _learner_service_pb2.ListMilestonesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_service_pb2.ListMilestonesResponse, _abc.Awaitable[_learner_service_pb2.ListMilestonesResponse]]:
+        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+
+        Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Limits: pages of at most 1,000.
         """
 
     @_abc_1.abstractmethod

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from genie.v1 import progress_pb2 as genie_dot_v1_dot_progress__pb2
 from genie.v1 import resources_pb2 as genie_dot_v1_dot_resources__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -30,7 +31,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgenie/v1/practice_service.proto\x12\x08genie.v1\x1a\x18genie/v1/resources.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe5\x02\n\x06\x41nswer\x12\x17\n\tanswer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nlearner_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bquestion_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07\x63orrect\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x35\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nhints_used\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nsession_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x11recommendation_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12&\n\x06\x64\x65vice\x18\n \x01(\x0e\x32\x10.genie.v1.DeviceB\x04\xe2\x41\x01\x01\x42\n\n\x08_correct\"\xd9\x01\n\rMasteryChange\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x16\n\x0emastery_before\x18\x02 \x01(\x01\x12\x15\n\rmastery_after\x18\x03 \x01(\x01\x12\x18\n\x10mastery_sd_after\x18\x04 \x01(\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12%\n\x05\x65vent\x18\x06 \x01(\x0e\x32\x16.genie.v1.MasteryEvent\x12\x34\n\x10next_review_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x0c\x41nswerResult\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.genie.v1.AnswerStatus\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x61nswered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11predicted_success\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x30\n\x0fmastery_changes\x18\x06 \x03(\x0b\x32\x17.genie.v1.MasteryChange\x12 \n\x06streak\x18\x07 \x01(\x0b\x32\x10.genie.v1.Streak\x12\'\n\nmilestones\x18\x08 \x03(\x0b\x32\x13.genie.v1.Milestone\x12\x0c\n\x04late\x18\t \x01(\x08\x42\x14\n\x12_predicted_success\"\x93\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nlearner_id\x18\x02 \x01(\t\x12 \n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x10.genie.v1.Device\x12\x35\n\x12\x61vailable_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.genie.v1.SessionSummary\"\xba\x02\n\x0eSessionSummary\x12\x15\n\ranswers_count\x18\x01 \x01(\x05\x12\x15\n\rcorrect_count\x18\x02 \x01(\x05\x12\x15\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x34\n\x11practice_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15practised_concept_ids\x18\x05 \x03(\t\x12\x1c\n\x14mastered_concept_ids\x18\x06 \x03(\t\x12\x18\n\x10lost_concept_ids\x18\x07 \x03(\t\x12 \n\x06streak\x18\x08 \x01(\x0b\x32\x10.genie.v1.Streak\x12\'\n\ndaily_goal\x18\t \x01(\x0b\x32\x13.genie.v1.DailyGoalB\x0b\n\t_accuracy\"\xe4\x01\n\x13StartSessionRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x10.genie.v1.DeviceB\x04\xe2\x41\x01\x01\x12;\n\x12\x61vailable_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\":\n\x14StartSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.genie.v1.Session\"\x95\x01\n\x11\x45ndSessionRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"8\n\x12\x45ndSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.genie.v1.Session\"?\n\x14RecordAnswersRequest\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x10.genie.v1.AnswerB\x04\xe2\x41\x01\x02\"\x89\x01\n\x15RecordAnswersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.genie.v1.AnswerResult\x12\x16\n\x0erecorded_count\x18\x02 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x03 \x01(\x05\x12\x16\n\x0erejected_count\x18\x04 \x01(\x05\">\n\x14StreamAnswersRequest\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x10.genie.v1.AnswerB\x04\xe2\x41\x01\x02\"?\n\x15StreamAnswersResponse\x12&\n\x06result\x18\x01 \x01(\x0b\x32\x16.genie.v1.AnswerResult*\x82\x01\n\x0c\x41nswerStatus\x12\x1d\n\x19\x41NSWER_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_STATUS_RECORDED\x10\x01\x12\x1b\n\x17\x41NSWER_STATUS_DUPLICATE\x10\x02\x12\x1a\n\x16\x41NSWER_STATUS_REJECTED\x10\x03\x32\x82\x04\n\x0fPracticeService\x12}\n\x0cStartSession\x12\x1d.genie.v1.StartSessionRequest\x1a\x1e.genie.v1.StartSessionResponse\".\x82\xd3\xe4\x93\x02(\"#/api/v1/users/{learner_id}/sessions:\x01*\x12\x88\x01\n\nEndSession\x12\x1b.genie.v1.EndSessionRequest\x1a\x1c.genie.v1.EndSessionResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/api/v1/users/{learner_id}/sessions/{session_id}:end:\x01*\x12l\n\rRecordAnswers\x12\x1e.genie.v1.RecordAnswersRequest\x1a\x1f.genie.v1.RecordAnswersResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/answers:\x01*\x12w\n\rStreamAnswers\x12\x1e.genie.v1.StreamAnswersRequest\x1a\x1f.genie.v1.StreamAnswersResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/answers:stream:\x01*(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgenie/v1/practice_service.proto\x12\x08genie.v1\x1a\x17genie/v1/progress.proto\x1a\x18genie/v1/resources.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe5\x02\n\x06\x41nswer\x12\x17\n\tanswer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nlearner_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bquestion_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x07\x63orrect\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x35\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x18\n\nhints_used\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\nsession_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1f\n\x11recommendation_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12&\n\x06\x64\x65vice\x18\n \x01(\x0e\x32\x10.genie.v1.DeviceB\x04\xe2\x41\x01\x01\x42\n\n\x08_correct\"\xd9\x01\n\rMasteryChange\x12\x12\n\nconcept_id\x18\x01 \x01(\t\x12\x16\n\x0emastery_before\x18\x02 \x01(\x01\x12\x15\n\rmastery_after\x18\x03 \x01(\x01\x12\x18\n\x10mastery_sd_after\x18\x04 \x01(\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12%\n\x05\x65vent\x18\x06 \x01(\x0e\x32\x16.genie.v1.MasteryEvent\x12\x34\n\x10next_review_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x03\n\x0c\x41nswerResult\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.genie.v1.AnswerStatus\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x61nswered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11predicted_success\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x30\n\x0fmastery_changes\x18\x06 \x03(\x0b\x32\x17.genie.v1.MasteryChange\x12 \n\x06streak\x18\x07 \x01(\x0b\x32\x10.genie.v1.Streak\x12\'\n\nmilestones\x18\x08 \x03(\x0b\x32\x13.genie.v1.Milestone\x12\x0c\n\x04late\x18\t \x01(\x08\x12,\n\rlearning_gaps\x18\n \x03(\x0b\x32\x15.genie.v1.LearningGapB\x14\n\x12_predicted_success\"\x93\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nlearner_id\x18\x02 \x01(\t\x12 \n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x10.genie.v1.Device\x12\x35\n\x12\x61vailable_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.genie.v1.SessionSummary\"\xba\x02\n\x0eSessionSummary\x12\x15\n\ranswers_count\x18\x01 \x01(\x05\x12\x15\n\rcorrect_count\x18\x02 \x01(\x05\x12\x15\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x34\n\x11practice_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15practised_concept_ids\x18\x05 \x03(\t\x12\x1c\n\x14mastered_concept_ids\x18\x06 \x03(\t\x12\x18\n\x10lost_concept_ids\x18\x07 \x03(\t\x12 \n\x06streak\x18\x08 \x01(\x0b\x32\x10.genie.v1.Streak\x12\'\n\ndaily_goal\x18\t \x01(\x0b\x32\x13.genie.v1.DailyGoalB\x0b\n\t_accuracy\"\xe4\x01\n\x13StartSessionRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x10.genie.v1.DeviceB\x04\xe2\x41\x01\x01\x12;\n\x12\x61vailable_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\":\n\x14StartSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.genie.v1.Session\"\x95\x01\n\x11\x45ndSessionRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"8\n\x12\x45ndSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.genie.v1.Session\"?\n\x14RecordAnswersRequest\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x10.genie.v1.AnswerB\x04\xe2\x41\x01\x02\"\x89\x01\n\x15RecordAnswersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.genie.v1.AnswerResult\x12\x16\n\x0erecorded_count\x18\x02 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x03 \x01(\x05\x12\x16\n\x0erejected_count\x18\x04 \x01(\x05\">\n\x14StreamAnswersRequest\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x10.genie.v1.AnswerB\x04\xe2\x41\x01\x02\"?\n\x15StreamAnswersResponse\x12&\n\x06result\x18\x01 \x01(\x0b\x32\x16.genie.v1.AnswerResult*\x82\x01\n\x0c\x41nswerStatus\x12\x1d\n\x19\x41NSWER_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NSWER_STATUS_RECORDED\x10\x01\x12\x1b\n\x17\x41NSWER_STATUS_DUPLICATE\x10\x02\x12\x1a\n\x16\x41NSWER_STATUS_REJECTED\x10\x03\x32\x82\x04\n\x0fPracticeService\x12}\n\x0cStartSession\x12\x1d.genie.v1.StartSessionRequest\x1a\x1e.genie.v1.StartSessionResponse\".\x82\xd3\xe4\x93\x02(\"#/api/v1/users/{learner_id}/sessions:\x01*\x12\x88\x01\n\nEndSession\x12\x1b.genie.v1.EndSessionRequest\x1a\x1c.genie.v1.EndSessionResponse\"?\x82\xd3\xe4\x93\x02\x39\"4/api/v1/users/{learner_id}/sessions/{session_id}:end:\x01*\x12l\n\rRecordAnswers\x12\x1e.genie.v1.RecordAnswersRequest\x1a\x1f.genie.v1.RecordAnswersResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/api/v1/answers:\x01*\x12w\n\rStreamAnswers\x12\x1e.genie.v1.StreamAnswersRequest\x1a\x1f.genie.v1.StreamAnswersResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/answers:stream:\x01*(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -87,34 +88,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRACTICESERVICE'].methods_by_name['RecordAnswers']._serialized_options = b'\202\323\344\223\002\024\"\017/api/v1/answers:\001*'
   _globals['_PRACTICESERVICE'].methods_by_name['StreamAnswers']._loaded_options = None
   _globals['_PRACTICESERVICE'].methods_by_name['StreamAnswers']._serialized_options = b'\202\323\344\223\002\033\"\026/api/v1/answers:stream:\001*'
-  _globals['_ANSWERSTATUS']._serialized_start=2588
-  _globals['_ANSWERSTATUS']._serialized_end=2718
-  _globals['_ANSWER']._serialized_start=225
-  _globals['_ANSWER']._serialized_end=582
-  _globals['_MASTERYCHANGE']._serialized_start=585
-  _globals['_MASTERYCHANGE']._serialized_end=802
-  _globals['_ANSWERRESULT']._serialized_start=805
-  _globals['_ANSWERRESULT']._serialized_end=1155
-  _globals['_SESSION']._serialized_start=1158
-  _globals['_SESSION']._serialized_end=1433
-  _globals['_SESSIONSUMMARY']._serialized_start=1436
-  _globals['_SESSIONSUMMARY']._serialized_end=1750
-  _globals['_STARTSESSIONREQUEST']._serialized_start=1753
-  _globals['_STARTSESSIONREQUEST']._serialized_end=1981
-  _globals['_STARTSESSIONRESPONSE']._serialized_start=1983
-  _globals['_STARTSESSIONRESPONSE']._serialized_end=2041
-  _globals['_ENDSESSIONREQUEST']._serialized_start=2044
-  _globals['_ENDSESSIONREQUEST']._serialized_end=2193
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=2195
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=2251
-  _globals['_RECORDANSWERSREQUEST']._serialized_start=2253
-  _globals['_RECORDANSWERSREQUEST']._serialized_end=2316
-  _globals['_RECORDANSWERSRESPONSE']._serialized_start=2319
-  _globals['_RECORDANSWERSRESPONSE']._serialized_end=2456
-  _globals['_STREAMANSWERSREQUEST']._serialized_start=2458
-  _globals['_STREAMANSWERSREQUEST']._serialized_end=2520
-  _globals['_STREAMANSWERSRESPONSE']._serialized_start=2522
-  _globals['_STREAMANSWERSRESPONSE']._serialized_end=2585
-  _globals['_PRACTICESERVICE']._serialized_start=2721
-  _globals['_PRACTICESERVICE']._serialized_end=3235
+  _globals['_ANSWERSTATUS']._serialized_start=2659
+  _globals['_ANSWERSTATUS']._serialized_end=2789
+  _globals['_ANSWER']._serialized_start=250
+  _globals['_ANSWER']._serialized_end=607
+  _globals['_MASTERYCHANGE']._serialized_start=610
+  _globals['_MASTERYCHANGE']._serialized_end=827
+  _globals['_ANSWERRESULT']._serialized_start=830
+  _globals['_ANSWERRESULT']._serialized_end=1226
+  _globals['_SESSION']._serialized_start=1229
+  _globals['_SESSION']._serialized_end=1504
+  _globals['_SESSIONSUMMARY']._serialized_start=1507
+  _globals['_SESSIONSUMMARY']._serialized_end=1821
+  _globals['_STARTSESSIONREQUEST']._serialized_start=1824
+  _globals['_STARTSESSIONREQUEST']._serialized_end=2052
+  _globals['_STARTSESSIONRESPONSE']._serialized_start=2054
+  _globals['_STARTSESSIONRESPONSE']._serialized_end=2112
+  _globals['_ENDSESSIONREQUEST']._serialized_start=2115
+  _globals['_ENDSESSIONREQUEST']._serialized_end=2264
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=2266
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=2322
+  _globals['_RECORDANSWERSREQUEST']._serialized_start=2324
+  _globals['_RECORDANSWERSREQUEST']._serialized_end=2387
+  _globals['_RECORDANSWERSRESPONSE']._serialized_start=2390
+  _globals['_RECORDANSWERSRESPONSE']._serialized_end=2527
+  _globals['_STREAMANSWERSREQUEST']._serialized_start=2529
+  _globals['_STREAMANSWERSREQUEST']._serialized_end=2591
+  _globals['_STREAMANSWERSRESPONSE']._serialized_start=2593
+  _globals['_STREAMANSWERSRESPONSE']._serialized_end=2656
+  _globals['_PRACTICESERVICE']._serialized_start=2792
+  _globals['_PRACTICESERVICE']._serialized_end=3306
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Practice: sessions, and the answers from which everything else is derived."""
 
 from collections import abc as _abc
+from genie.v1 import progress_pb2 as _progress_pb2
 from genie.v1 import resources_pb2 as _resources_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -188,6 +189,7 @@ class AnswerResult(_message.Message):
     STREAK_FIELD_NUMBER: _builtins.int
     MILESTONES_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
+    LEARNING_GAPS_FIELD_NUMBER: _builtins.int
     answer_id: _builtins.str
     """The answer's id, as sent."""
     status: Global___AnswerStatus.ValueType
@@ -216,6 +218,13 @@ class AnswerResult(_message.Message):
     def milestones(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Milestone]:
         """Milestones that it reached."""
 
+    @_builtins.property
+    def learning_gaps(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.LearningGap]:
+        """Where the answer, being wrong, shows that the learner is stuck: a gap for each of the question's own concepts of
+        which two of the last three answers were wrong and mastery is below 0.7, with the prerequisites behind it. As the
+        learner stands now, with all answers of the call taken in; DUPLICATE tells it anew.
+        """
+
     def __init__(
         self,
         *,
@@ -228,10 +237,11 @@ class AnswerResult(_message.Message):
         streak: _resources_pb2.Streak | None = ...,
         milestones: _abc.Iterable[_resources_pb2.Milestone] | None = ...,
         late: _builtins.bool = ...,
+        learning_gaps: _abc.Iterable[_progress_pb2.LearningGap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_success", b"_predicted_success", "answered_at", b"answered_at", "error", b"error", "predicted_success", b"predicted_success", "streak", b"streak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_success", b"_predicted_success", "answer_id", b"answer_id", "answered_at", b"answered_at", "error", b"error", "late", b"late", "mastery_changes", b"mastery_changes", "milestones", b"milestones", "predicted_success", b"predicted_success", "status", b"status", "streak", b"streak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_success", b"_predicted_success", "answer_id", b"answer_id", "answered_at", b"answered_at", "error", b"error", "late", b"late", "learning_gaps", b"learning_gaps", "mastery_changes", b"mastery_changes", "milestones", b"milestones", "predicted_success", b"predicted_success", "status", b"status", "streak", b"streak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_success: _TypeAlias = _typing.Literal["predicted_success"]  # noqa: Y015
     _WhichOneofArgType__predicted_success: _TypeAlias = _typing.Literal["_predicted_success", b"_predicted_success"]  # noqa: Y015

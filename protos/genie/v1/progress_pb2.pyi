@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import date_pb2 as _date_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +22,270 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RiskReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RiskReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RiskReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RISK_REASON_UNSPECIFIED: _RiskReason.ValueType  # 0
+    """Not said; never sent."""
+    RISK_REASON_STREAK_ENDING: _RiskReason.ValueType  # 1
+    """A streak of 3 days or more ends tonight: no practice today, and no freeze in hand."""
+    RISK_REASON_AWAY: _RiskReason.ValueType  # 2
+    """No practice for more than twice the learner's usual gap between days of practice, and for more than 3 days; for
+    more than 7 when fewer than 3 days of practice are known.
+    """
+    RISK_REASON_DECLINING: _RiskReason.ValueType  # 3
+    """Less than half the practice time of the 14 days before, in the last 14; those before held 3 days of practice."""
+    RISK_REASON_STRUGGLING: _RiskReason.ValueType  # 4
+    """More than half of the latest answers wrong, recent ones heavier, over at least 20 answers."""
+
+class RiskReason(_RiskReason, metaclass=_RiskReasonEnumTypeWrapper):
+    """Why a learner who is still there may soon not be. Who has been away for more than 28 days is gone, not at risk."""
+
+RISK_REASON_UNSPECIFIED: RiskReason.ValueType  # 0
+"""Not said; never sent."""
+RISK_REASON_STREAK_ENDING: RiskReason.ValueType  # 1
+"""A streak of 3 days or more ends tonight: no practice today, and no freeze in hand."""
+RISK_REASON_AWAY: RiskReason.ValueType  # 2
+"""No practice for more than twice the learner's usual gap between days of practice, and for more than 3 days; for
+more than 7 when fewer than 3 days of practice are known.
+"""
+RISK_REASON_DECLINING: RiskReason.ValueType  # 3
+"""Less than half the practice time of the 14 days before, in the last 14; those before held 3 days of practice."""
+RISK_REASON_STRUGGLING: RiskReason.ValueType  # 4
+"""More than half of the latest answers wrong, recent ones heavier, over at least 20 answers."""
+Global___RiskReason: _TypeAlias = RiskReason  # noqa: Y015
+
+class _GapCauseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GapCauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapCauseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GAP_CAUSE_KIND_UNSPECIFIED: _GapCauseKind.ValueType  # 0
+    """Not said; never sent."""
+    GAP_CAUSE_KIND_FORGOTTEN: _GapCauseKind.ValueType  # 1
+    """It was mastered once, and has faded below 0.7."""
+    GAP_CAUSE_KIND_NOT_LEARNED: _GapCauseKind.ValueType  # 2
+    """It was practised, and stands below 0.7."""
+    GAP_CAUSE_KIND_UNTESTED: _GapCauseKind.ValueType  # 3
+    """No answer speaks for it: neither to its own questions, nor to those of what rests on it."""
+
+class GapCauseKind(_GapCauseKind, metaclass=_GapCauseKindEnumTypeWrapper):
+    """What is the matter with a prerequisite."""
+
+GAP_CAUSE_KIND_UNSPECIFIED: GapCauseKind.ValueType  # 0
+"""Not said; never sent."""
+GAP_CAUSE_KIND_FORGOTTEN: GapCauseKind.ValueType  # 1
+"""It was mastered once, and has faded below 0.7."""
+GAP_CAUSE_KIND_NOT_LEARNED: GapCauseKind.ValueType  # 2
+"""It was practised, and stands below 0.7."""
+GAP_CAUSE_KIND_UNTESTED: GapCauseKind.ValueType  # 3
+"""No answer speaks for it: neither to its own questions, nor to those of what rests on it."""
+Global___GapCauseKind: _TypeAlias = GapCauseKind  # noqa: Y015
+
+@_typing.final
+class LearningGap(_message.Message):
+    """A concept that a learner is stuck at: two of the last three answers to its questions were wrong, and its mastery is
+    below 0.7.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    MASTERY_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_COUNT_FIELD_NUMBER: _builtins.int
+    RECENT_WRONG_COUNT_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    concept_id: _builtins.str
+    """The concept."""
+    mastery: _builtins.float
+    """Its mastery now, 0 to 1."""
+    attempts_count: _builtins.int
+    """Answers given to its own questions."""
+    recent_wrong_count: _builtins.int
+    """Those of the last three that were wrong."""
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapCause]:
+        """Prerequisites behind it that are weak themselves and rest on nothing weak, to be mended first; at most 3, the most
+        likely first. Empty when all prerequisites are sound: then the concept itself is what is missing.
+        """
+
+    def __init__(
+        self,
+        *,
+        concept_id: _builtins.str = ...,
+        mastery: _builtins.float = ...,
+        attempts_count: _builtins.int = ...,
+        recent_wrong_count: _builtins.int = ...,
+        causes: _abc.Iterable[Global___GapCause] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_count", b"attempts_count", "causes", b"causes", "concept_id", b"concept_id", "mastery", b"mastery", "recent_wrong_count", b"recent_wrong_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearningGap: _TypeAlias = LearningGap  # noqa: Y015
+
+@_typing.final
+class GapCause(_message.Message):
+    """A prerequisite behind a gap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MASTERY_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_COUNT_FIELD_NUMBER: _builtins.int
+    PATH_CONCEPT_IDS_FIELD_NUMBER: _builtins.int
+    concept_id: _builtins.str
+    """The prerequisite."""
+    kind: Global___GapCauseKind.ValueType
+    """What is the matter with it."""
+    mastery: _builtins.float
+    """Its mastery now, 0 to 1."""
+    attempts_count: _builtins.int
+    """Answers given to its own questions."""
+    @_builtins.property
+    def path_concept_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The way from it to the concept of the gap, both among them; every one but the last is weak."""
+
+    def __init__(
+        self,
+        *,
+        concept_id: _builtins.str = ...,
+        kind: Global___GapCauseKind.ValueType = ...,
+        mastery: _builtins.float = ...,
+        attempts_count: _builtins.int = ...,
+        path_concept_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_count", b"attempts_count", "concept_id", b"concept_id", "kind", b"kind", "mastery", b"mastery", "path_concept_ids", b"path_concept_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GapCause: _TypeAlias = GapCause  # noqa: Y015
+
+@_typing.final
+class Velocity(_message.Message):
+    """How fast a learner moves, over the last 28 days, or since the first answer when that is less."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_COUNT_FIELD_NUMBER: _builtins.int
+    ANSWERS_PER_WEEK_FIELD_NUMBER: _builtins.int
+    PRACTICE_DURATION_PER_WEEK_FIELD_NUMBER: _builtins.int
+    MASTERED_CONCEPTS_PER_WEEK_FIELD_NUMBER: _builtins.int
+    MASTERED_CONCEPTS_PER_WEEK_SD_FIELD_NUMBER: _builtins.int
+    MASTERED_CONCEPTS_PER_WEEK_BEFORE_FIELD_NUMBER: _builtins.int
+    ANSWERS_PER_MASTERED_CONCEPT_FIELD_NUMBER: _builtins.int
+    days_count: _builtins.int
+    """Days looked at."""
+    answers_per_week: _builtins.float
+    """Answers a week."""
+    mastered_concepts_per_week: _builtins.float
+    """Concepts mastered a week, those lost again taken off; below 0 when more was lost."""
+    mastered_concepts_per_week_sd: _builtins.float
+    """Standard deviation of `mastered_concepts_per_week`, as of a count that happens to be what it is."""
+    mastered_concepts_per_week_before: _builtins.float
+    """The same rate over the 28 days before; unset when the learner was not there for all of them."""
+    answers_per_mastered_concept: _builtins.float
+    """Answers for one concept mastered; unset when none was."""
+    @_builtins.property
+    def practice_duration_per_week(self) -> _duration_pb2.Duration:
+        """Time spent on them a week."""
+
+    def __init__(
+        self,
+        *,
+        days_count: _builtins.int = ...,
+        answers_per_week: _builtins.float = ...,
+        practice_duration_per_week: _duration_pb2.Duration | None = ...,
+        mastered_concepts_per_week: _builtins.float = ...,
+        mastered_concepts_per_week_sd: _builtins.float = ...,
+        mastered_concepts_per_week_before: _builtins.float | None = ...,
+        answers_per_mastered_concept: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answers_per_mastered_concept", b"_answers_per_mastered_concept", "_mastered_concepts_per_week_before", b"_mastered_concepts_per_week_before", "answers_per_mastered_concept", b"answers_per_mastered_concept", "mastered_concepts_per_week_before", b"mastered_concepts_per_week_before", "practice_duration_per_week", b"practice_duration_per_week"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answers_per_mastered_concept", b"_answers_per_mastered_concept", "_mastered_concepts_per_week_before", b"_mastered_concepts_per_week_before", "answers_per_mastered_concept", b"answers_per_mastered_concept", "answers_per_week", b"answers_per_week", "days_count", b"days_count", "mastered_concepts_per_week", b"mastered_concepts_per_week", "mastered_concepts_per_week_before", b"mastered_concepts_per_week_before", "mastered_concepts_per_week_sd", b"mastered_concepts_per_week_sd", "practice_duration_per_week", b"practice_duration_per_week"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answers_per_mastered_concept: _TypeAlias = _typing.Literal["answers_per_mastered_concept"]  # noqa: Y015
+    _WhichOneofArgType__answers_per_mastered_concept: _TypeAlias = _typing.Literal["_answers_per_mastered_concept", b"_answers_per_mastered_concept"]  # noqa: Y015
+    _WhichOneofReturnType__mastered_concepts_per_week_before: _TypeAlias = _typing.Literal["mastered_concepts_per_week_before"]  # noqa: Y015
+    _WhichOneofArgType__mastered_concepts_per_week_before: _TypeAlias = _typing.Literal["_mastered_concepts_per_week_before", b"_mastered_concepts_per_week_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answers_per_mastered_concept) -> _WhichOneofReturnType__answers_per_mastered_concept | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mastered_concepts_per_week_before) -> _WhichOneofReturnType__mastered_concepts_per_week_before | None: ...
+
+Global___Velocity: _TypeAlias = Velocity  # noqa: Y015
+
+@_typing.final
+class GoalProjection(_message.Message):
+    """When the goal concept may be mastered, if practice goes on as it did in the last 28 days."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_ID_FIELD_NUMBER: _builtins.int
+    GAP_CONCEPTS_COUNT_FIELD_NUMBER: _builtins.int
+    EXPECTED_DATE_FIELD_NUMBER: _builtins.int
+    EARLIEST_DATE_FIELD_NUMBER: _builtins.int
+    LATEST_DATE_FIELD_NUMBER: _builtins.int
+    ON_TIME_CHANCE_FIELD_NUMBER: _builtins.int
+    EXPECTED_ANSWERS_FIELD_NUMBER: _builtins.int
+    concept_id: _builtins.str
+    """The goal concept."""
+    gap_concepts_count: _builtins.int
+    """Concepts still to be mastered on the way, the goal's own among them; 0 when it is reached."""
+    on_time_chance: _builtins.float
+    """Chance of reaching it by the goal's due time, 0 to 1; unset when the goal has none or nothing can be said."""
+    expected_answers: _builtins.float
+    """Answers that the projection expects until then (the median); unset like `expected_date`."""
+    @_builtins.property
+    def expected_date(self) -> _date_pb2.Date:
+        """The day by which it is as likely reached as not; unset when it is reached, when there was no practice in the last
+        28 days, and when it lies more than ten years ahead.
+        """
+
+    @_builtins.property
+    def earliest_date(self) -> _date_pb2.Date:
+        """The day before which it is reached with a chance of 10 %."""
+
+    @_builtins.property
+    def latest_date(self) -> _date_pb2.Date:
+        """The day by which it is reached with a chance of 90 %; unset when that lies more than ten years ahead."""
+
+    def __init__(
+        self,
+        *,
+        concept_id: _builtins.str = ...,
+        gap_concepts_count: _builtins.int = ...,
+        expected_date: _date_pb2.Date | None = ...,
+        earliest_date: _date_pb2.Date | None = ...,
+        latest_date: _date_pb2.Date | None = ...,
+        on_time_chance: _builtins.float | None = ...,
+        expected_answers: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_answers", b"_expected_answers", "_on_time_chance", b"_on_time_chance", "earliest_date", b"earliest_date", "expected_answers", b"expected_answers", "expected_date", b"expected_date", "latest_date", b"latest_date", "on_time_chance", b"on_time_chance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_answers", b"_expected_answers", "_on_time_chance", b"_on_time_chance", "concept_id", b"concept_id", "earliest_date", b"earliest_date", "expected_answers", b"expected_answers", "expected_date", b"expected_date", "gap_concepts_count", b"gap_concepts_count", "latest_date", b"latest_date", "on_time_chance", b"on_time_chance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_answers: _TypeAlias = _typing.Literal["expected_answers"]  # noqa: Y015
+    _WhichOneofArgType__expected_answers: _TypeAlias = _typing.Literal["_expected_answers", b"_expected_answers"]  # noqa: Y015
+    _WhichOneofReturnType__on_time_chance: _TypeAlias = _typing.Literal["on_time_chance"]  # noqa: Y015
+    _WhichOneofArgType__on_time_chance: _TypeAlias = _typing.Literal["_on_time_chance", b"_on_time_chance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_answers) -> _WhichOneofReturnType__expected_answers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_time_chance) -> _WhichOneofReturnType__on_time_chance | None: ...
+
+Global___GoalProjection: _TypeAlias = GoalProjection  # noqa: Y015
 
 @_typing.final
 class ConceptMastery(_message.Message):
@@ -137,6 +402,7 @@ class LearnerStats(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     FIRST_ANSWER_TIME_FIELD_NUMBER: _builtins.int
     LAST_ANSWER_TIME_FIELD_NUMBER: _builtins.int
+    RISKS_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """The learner."""
     answers_count: _builtins.int
@@ -175,6 +441,10 @@ class LearnerStats(_message.Message):
     def last_answer_time(self) -> _timestamp_pb2.Timestamp:
         """When the last answer was given; unset when there is none."""
 
+    @_builtins.property
+    def risks(self) -> _containers.RepeatedScalarFieldContainer[Global___RiskReason.ValueType]:
+        """Why the learner is at risk, if so."""
+
     def __init__(
         self,
         *,
@@ -192,10 +462,11 @@ class LearnerStats(_message.Message):
         consistency: _builtins.float | None = ...,
         first_answer_time: _timestamp_pb2.Timestamp | None = ...,
         last_answer_time: _timestamp_pb2.Timestamp | None = ...,
+        risks: _abc.Iterable[Global___RiskReason.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_consistency", b"_consistency", "accuracy", b"accuracy", "consistency", b"consistency", "daily_goal", b"daily_goal", "first_answer_time", b"first_answer_time", "last_answer_time", b"last_answer_time", "practice_duration", b"practice_duration", "streak", b"streak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_consistency", b"_consistency", "accuracy", b"accuracy", "answers_count", b"answers_count", "answers_today_count", b"answers_today_count", "consistency", b"consistency", "correct_count", b"correct_count", "daily_goal", b"daily_goal", "due_concepts_count", b"due_concepts_count", "first_answer_time", b"first_answer_time", "last_answer_time", b"last_answer_time", "learner_id", b"learner_id", "mastered_concepts_count", b"mastered_concepts_count", "practice_duration", b"practice_duration", "streak", b"streak", "touched_concepts_count", b"touched_concepts_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_consistency", b"_consistency", "accuracy", b"accuracy", "answers_count", b"answers_count", "answers_today_count", b"answers_today_count", "consistency", b"consistency", "correct_count", b"correct_count", "daily_goal", b"daily_goal", "due_concepts_count", b"due_concepts_count", "first_answer_time", b"first_answer_time", "last_answer_time", b"last_answer_time", "learner_id", b"learner_id", "mastered_concepts_count", b"mastered_concepts_count", "practice_duration", b"practice_duration", "risks", b"risks", "streak", b"streak", "touched_concepts_count", b"touched_concepts_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -349,6 +620,9 @@ class LearningProfile(_message.Message):
     PREFERRED_HOURS_FIELD_NUMBER: _builtins.int
     STRENGTHS_FIELD_NUMBER: _builtins.int
     WEAKNESSES_FIELD_NUMBER: _builtins.int
+    TYPICAL_SESSION_DURATION_FIELD_NUMBER: _builtins.int
+    BEST_HOURS_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     learner_id: _builtins.str
     """The learner."""
     evidence_answers_count: _builtins.int
@@ -383,6 +657,20 @@ class LearningProfile(_message.Message):
     def weaknesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptMastery]:
         """Concepts with the lowest mastery among those with enough answers; at most 5."""
 
+    @_builtins.property
+    def typical_session_duration(self) -> _duration_pb2.Duration:
+        """Length of a usual session: the median over the latest answers, cut where more than 30 minutes passed between two."""
+
+    @_builtins.property
+    def best_hours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Hours of the learner's day at which answers turn out better than expected, 0 to 23, best first; at most 3. An hour
+        needs 10 answers, and to lie above the learner's average by more than one standard error.
+        """
+
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LearningGap]:
+        """Concepts that the learner is stuck at, with the prerequisites behind each; weakest first, at most 10."""
+
     def __init__(
         self,
         *,
@@ -399,10 +687,13 @@ class LearningProfile(_message.Message):
         preferred_hours: _abc.Iterable[_builtins.int] | None = ...,
         strengths: _abc.Iterable[Global___ConceptMastery] | None = ...,
         weaknesses: _abc.Iterable[Global___ConceptMastery] | None = ...,
+        typical_session_duration: _duration_pb2.Duration | None = ...,
+        best_hours: _abc.Iterable[_builtins.int] | None = ...,
+        gaps: _abc.Iterable[Global___LearningGap] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ability", b"_ability", "_ability_sd", b"_ability_sd", "_active_days_share", b"_active_days_share", "_mean_retrievability", b"_mean_retrievability", "_pace_ratio", b"_pace_ratio", "_recent_accuracy", b"_recent_accuracy", "_target_success", b"_target_success", "ability", b"ability", "ability_sd", b"ability_sd", "active_days_share", b"active_days_share", "mean_retrievability", b"mean_retrievability", "pace_ratio", b"pace_ratio", "recent_accuracy", b"recent_accuracy", "target_success", b"target_success", "typical_daily_duration", b"typical_daily_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ability", b"_ability", "_ability_sd", b"_ability_sd", "_active_days_share", b"_active_days_share", "_mean_retrievability", b"_mean_retrievability", "_pace_ratio", b"_pace_ratio", "_recent_accuracy", b"_recent_accuracy", "_target_success", b"_target_success", "ability", b"ability", "ability_sd", b"ability_sd", "active_days_share", b"active_days_share", "mean_retrievability", b"mean_retrievability", "pace_ratio", b"pace_ratio", "recent_accuracy", b"recent_accuracy", "target_success", b"target_success", "typical_daily_duration", b"typical_daily_duration", "typical_session_duration", b"typical_session_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ability", b"_ability", "_ability_sd", b"_ability_sd", "_active_days_share", b"_active_days_share", "_mean_retrievability", b"_mean_retrievability", "_pace_ratio", b"_pace_ratio", "_recent_accuracy", b"_recent_accuracy", "_target_success", b"_target_success", "ability", b"ability", "ability_sd", b"ability_sd", "active_days_share", b"active_days_share", "evidence_answers_count", b"evidence_answers_count", "learner_id", b"learner_id", "mean_retrievability", b"mean_retrievability", "pace_ratio", b"pace_ratio", "preferred_hours", b"preferred_hours", "recent_accuracy", b"recent_accuracy", "strengths", b"strengths", "target_success", b"target_success", "typical_daily_duration", b"typical_daily_duration", "weaknesses", b"weaknesses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ability", b"_ability", "_ability_sd", b"_ability_sd", "_active_days_share", b"_active_days_share", "_mean_retrievability", b"_mean_retrievability", "_pace_ratio", b"_pace_ratio", "_recent_accuracy", b"_recent_accuracy", "_target_success", b"_target_success", "ability", b"ability", "ability_sd", b"ability_sd", "active_days_share", b"active_days_share", "best_hours", b"best_hours", "evidence_answers_count", b"evidence_answers_count", "gaps", b"gaps", "learner_id", b"learner_id", "mean_retrievability", b"mean_retrievability", "pace_ratio", b"pace_ratio", "preferred_hours", b"preferred_hours", "recent_accuracy", b"recent_accuracy", "strengths", b"strengths", "target_success", b"target_success", "typical_daily_duration", b"typical_daily_duration", "typical_session_duration", b"typical_session_duration", "weaknesses", b"weaknesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ability: _TypeAlias = _typing.Literal["ability"]  # noqa: Y015
     _WhichOneofArgType__ability: _TypeAlias = _typing.Literal["_ability", b"_ability"]  # noqa: Y015

@@ -425,6 +425,8 @@ class Streak(_message.Message):
     FREEZES_COUNT_FIELD_NUMBER: _builtins.int
     PRACTISED_TODAY_FIELD_NUMBER: _builtins.int
     LAST_PRACTICE_DATE_FIELD_NUMBER: _builtins.int
+    FREEZES_USED_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_MILESTONE_DAYS_FIELD_NUMBER: _builtins.int
     current_days: _builtins.int
     """Length of the streak that is running, in days; 0 when it is broken."""
     longest_days: _builtins.int
@@ -433,6 +435,12 @@ class Streak(_message.Message):
     """Freezes in hand: each carries the streak over one missed day."""
     practised_today: _builtins.bool
     """Whether the learner has practised today."""
+    freezes_used_count: _builtins.int
+    """Freezes used so far, those that carry the streak to today among them. A freeze is earned at every 7th day of a
+    streak and at its milestones from 7 days on; 2 are kept at most.
+    """
+    next_milestone_days: _builtins.int
+    """Length at which the next milestone is reached, in days; unset past the last."""
     @_builtins.property
     def last_practice_date(self) -> _date_pb2.Date:
         """The last day on which the learner practised; unset when there is none."""
@@ -445,12 +453,16 @@ class Streak(_message.Message):
         freezes_count: _builtins.int = ...,
         practised_today: _builtins.bool = ...,
         last_practice_date: _date_pb2.Date | None = ...,
+        freezes_used_count: _builtins.int = ...,
+        next_milestone_days: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_practice_date", b"last_practice_date"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_milestone_days", b"_next_milestone_days", "last_practice_date", b"last_practice_date", "next_milestone_days", b"next_milestone_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_days", b"current_days", "freezes_count", b"freezes_count", "last_practice_date", b"last_practice_date", "longest_days", b"longest_days", "practised_today", b"practised_today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_milestone_days", b"_next_milestone_days", "current_days", b"current_days", "freezes_count", b"freezes_count", "freezes_used_count", b"freezes_used_count", "last_practice_date", b"last_practice_date", "longest_days", b"longest_days", "next_milestone_days", b"next_milestone_days", "practised_today", b"practised_today"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__next_milestone_days: _TypeAlias = _typing.Literal["next_milestone_days"]  # noqa: Y015
+    _WhichOneofArgType__next_milestone_days: _TypeAlias = _typing.Literal["_next_milestone_days", b"_next_milestone_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_milestone_days) -> _WhichOneofReturnType__next_milestone_days | None: ...
 
 Global___Streak: _TypeAlias = Streak  # noqa: Y015
 
@@ -501,6 +513,7 @@ class Milestone(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     REACHED_DATE_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     kind: Global___MilestoneKind.ValueType
     """What was counted."""
     threshold: _builtins.int
@@ -509,17 +522,48 @@ class Milestone(_message.Message):
     def reached_date(self) -> _date_pb2.Date:
         """The day on which it was reached, in the learner's time zone."""
 
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """What it earns."""
+
     def __init__(
         self,
         *,
         kind: Global___MilestoneKind.ValueType = ...,
         threshold: _builtins.int = ...,
         reached_date: _date_pb2.Date | None = ...,
+        reward: Global___Reward | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reached_date", b"reached_date"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reached_date", b"reached_date", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reached_date", b"reached_date", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reached_date", b"reached_date", "reward", b"reward", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Milestone: _TypeAlias = Milestone  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What a milestone earns. What a badge looks like is the platform's own affair."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BADGE_ID_FIELD_NUMBER: _builtins.int
+    FREEZES_COUNT_FIELD_NUMBER: _builtins.int
+    badge_id: _builtins.str
+    """Name of the badge, the same for everybody who reaches the milestone, such as "streak-30"."""
+    freezes_count: _builtins.int
+    """Freezes that come with it; none are added to 2 in hand."""
+    def __init__(
+        self,
+        *,
+        badge_id: _builtins.str = ...,
+        freezes_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["badge_id", b"badge_id", "freezes_count", b"freezes_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015

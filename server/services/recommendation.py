@@ -66,7 +66,7 @@ class RecommendationService:
         """Recommend for one learner."""
         check = Violations()
         check.identifier("learner_id", request.learner_id)
-        _check_settings(check, request)
+        _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant)
@@ -83,7 +83,7 @@ class RecommendationService:
             )
         check = Violations()
         check.size("learner_ids", len(request.learner_ids), least=1, most=MOST_LEARNERS)
-        _check_settings(check, request)
+        _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant)
@@ -201,7 +201,9 @@ class RecommendationService:
         return policy
 
 
-def _check_settings(check: Violations, request: pb.RecommendRequest | pb.BatchRecommendRequest) -> None:
+def _check_settings(
+    check: Violations, request: pb.RecommendRequest | pb.BatchRecommendRequest, now: float
+) -> None:
     check.identifier("request_id", request.request_id, required=False)
     check.whole("limit", request.limit, least=0, most=MOST_ITEMS)
     check.text("policy", request.policy, most=64)
@@ -216,6 +218,8 @@ def _check_settings(check: Violations, request: pb.RecommendRequest | pb.BatchRe
     if context.HasField("local_hour"):
         own.whole("local_hour", context.local_hour, least=0, most=23)
     own.identifier("session_id", context.session_id, required=False)
+    if context.HasField("as_of_time"):
+        own.timestamp("as_of_time", context.as_of_time, now=now)
 
 
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.learner import LearnerState
 from engine.policy import SOURCES, Policy
@@ -64,6 +65,8 @@ class Wish(NamedTuple):
     excluded: U4
     named: bool
     """Whether the caller named the policy, so that no experiment chooses it."""
+    as_of: float | None
+    """The moment that the slate is for, epoch seconds; None for the time of the call."""
 
 
 class Kept(NamedTuple):
@@ -132,13 +135,14 @@ class SlateMaker:
         if time.monotonic() > deadline:
             policy, degraded = _without_neighbours(policy), pb.DEGRADED_REASON_TIME_BUDGET
         seed = seed_of(call.tenant, learner_id, wish.request_id or recommendation_id)
+        at = call.now if wish.as_of is None else wish.as_of
         with part("engine.recommend"):
             slate = recommend(
-                _query(known, wish, bundle, seed, call.now),
+                _query(known, wish, bundle, seed, at),
                 known.state,
                 bundle.serving,
                 policy,
-                now=call.now,
+                now=at,
                 take_up=_take_up(known.taste, bundle),
             )
         ids = bundle.catalog.question_ids
@@ -184,7 +188,12 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
         context=request.context,
         excluded=np.array(excluded, np.uint32),
         named=bool(request.policy),
+        as_of=_seconds(request.context.as_of_time) if request.context.HasField("as_of_time") else None,
     )
+
+
+def _seconds(moment: Timestamp) -> float:
+    return float(moment.seconds + moment.nanos * 1e-9)
 
 
 def _query(known: Known, wish: Wish, bundle: Bundle, seed: int, now: float) -> RecommendQuery:

@@ -7,12 +7,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.policy import BUILT_IN
 from genie.v1 import catalog_service_pb2 as catalog_pb
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
+from server.convert import timestamp
 from server.services import slates
 from server.services.recommendation import RecommendationService
 from tests.server.core import LEARNER, Core, core, fields_of, info_of
@@ -105,6 +107,7 @@ def test_the_same_request_gets_the_same_slate_even_after_an_answer(world: Core) 
         {"objective_concept_id": "add"},
         {"exclude_question_ids": ["add-1"]},
         {"context": pb.RecommendationContext(local_hour=3)},
+        {"context": pb.RecommendationContext(as_of_time=Timestamp(seconds=1_700_000_000))},
         {"explanation_level": TECHNICAL},
     ],
     ids=lambda other: next(iter(other)),
@@ -114,6 +117,37 @@ def test_the_same_request_id_with_another_body_is_refused(world: Core, other: di
     known: dict[str, Any] = {"request_id": "r", "limit": 5}
     error = failure(lambda: world.recommend(**(known | other)))
     assert (error.code(), reason(error)) == (grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_a_slate_for_another_moment_is_as_that_moment_sees_the_learner(world: Core) -> None:
+    world.record(*(world.answer(f"count-{n}") for n in range(5)))
+    answered_at = time.time()
+
+    def seen(days: float) -> pb.Recommendation:
+        context = pb.RecommendationContext(as_of_time=timestamp(answered_at + 86_400.0 * days))
+        return world.recommend(context=context, limit=100)
+
+    def success(slate: pb.Recommendation, question_id: str) -> float:
+        return next(item.predicted_success for item in slate.items if item.question_id == question_id)
+
+    now, tomorrow, long_ago = seen(0.0), seen(0.9), seen(-5000.0)
+    assert "count-1" not in ids(now), "answered right just before: resting"
+    assert "count-1" in ids(tomorrow)
+    assert success(tomorrow, "count-7") < success(now, "count-7"), "a day of forgetting"
+    assert len(long_ago.items) > 0
+    assert long_ago.reflected_answers_count == 5, "answers that came later count all the same"
+    assert abs(tomorrow.create_time.seconds - now.create_time.seconds) < 60, "made now, whatever it is for"
+
+
+@pytest.mark.parametrize("seconds", [-1, 253_402_300_800])
+def test_a_slate_for_a_moment_that_cannot_be_is_refused(world: Core, seconds: int) -> None:
+    context = pb.RecommendationContext(as_of_time=Timestamp(seconds=seconds))
+    assert reason(failure(lambda: world.recommend(context=context))) == "INVALID_FIELD"
+
+
+def test_a_slate_for_a_moment_more_than_a_day_ahead_is_refused(world: Core) -> None:
+    context = pb.RecommendationContext(as_of_time=timestamp(time.time() + 90_000.0))
+    assert reason(failure(lambda: world.recommend(context=context))) == "INVALID_FIELD"
 
 
 def test_request_ids_belong_to_a_learner_and_a_method(world: Core) -> None:

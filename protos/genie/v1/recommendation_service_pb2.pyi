@@ -162,6 +162,7 @@ class RecommendationContext(_message.Message):
     AVAILABLE_DURATION_FIELD_NUMBER: _builtins.int
     LOCAL_HOUR_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     device: _resources_pb2.Device.ValueType
     """The device that the learner uses."""
     local_hour: _builtins.int
@@ -172,6 +173,13 @@ class RecommendationContext(_message.Message):
     def available_duration(self) -> _duration_pb2.Duration:
         """Time at hand, up to 24 hours; unknown when unset."""
 
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """The moment that the slate is for; now when unset. Forgetting, rest, time of day and length of the session
+        are worked out as of then, from every answer acknowledged before the call: for replays, and for simulated
+        learners whose calendar is not the server's. From 1970 on, at most one day ahead of the server's clock.
+        """
+
     def __init__(
         self,
         *,
@@ -179,10 +187,11 @@ class RecommendationContext(_message.Message):
         available_duration: _duration_pb2.Duration | None = ...,
         local_hour: _builtins.int | None = ...,
         session_id: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_hour", b"_local_hour", "available_duration", b"available_duration", "local_hour", b"local_hour"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_hour", b"_local_hour", "as_of_time", b"as_of_time", "available_duration", b"available_duration", "local_hour", b"local_hour"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_hour", b"_local_hour", "available_duration", b"available_duration", "device", b"device", "local_hour", b"local_hour", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_hour", b"_local_hour", "as_of_time", b"as_of_time", "available_duration", b"available_duration", "device", b"device", "local_hour", b"local_hour", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__local_hour: _TypeAlias = _typing.Literal["local_hour"]  # noqa: Y015
     _WhichOneofArgType__local_hour: _TypeAlias = _typing.Literal["_local_hour", b"_local_hour"]  # noqa: Y015

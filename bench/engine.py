@@ -112,13 +112,13 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
         out,
         wishes,
     )
-    view_concepts(header, touched, recent, weights, NOW, TARGET_RETENTION, view, counts, mastered)
+    view_concepts(header, touched, weights, NOW, TARGET_RETENTION, view, counts, mastered)
     survey(*survey_args)
     held, found = gathered()
     slate = recommend(RecommendQuery(seed=1), state, world, POLICY, now=NOW)
     stages: dict[str, Callable[[], object]] = {
         "view": lambda: view_concepts(
-            header, touched, recent, weights, NOW, TARGET_RETENTION, view, counts, mastered
+            header, touched, weights, NOW, TARGET_RETENTION, view, counts, mastered
         ),
         "survey": lambda: survey(*survey_args),
         "gather": gathered,

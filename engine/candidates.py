@@ -79,7 +79,7 @@ class Candidates(NamedTuple):
 
 
 @kernel
-def _slot(keys: U4, slots: I4, row: int) -> int:
+def slot_of(keys: U4, slots: I4, row: int) -> int:
     """Return the place of a row in the hash table, its own or the vacant one where it would go."""
     mask = keys.shape[0] - 1
     # Fibonacci hashing: rows of one shelf are often evenly spaced.
@@ -93,7 +93,7 @@ def _slot(keys: U4, slots: I4, row: int) -> int:
 def _block(keys: U4, slots: I4, rows: U4) -> None:
     """Put rows into the hash table as never to be offered."""
     for i in range(rows.shape[0]):
-        place = _slot(keys, slots, int(rows[i]))
+        place = slot_of(keys, slots, int(rows[i]))
         keys[place] = rows[i]
         slots[place] = BLOCKED
 
@@ -105,7 +105,7 @@ def _block_resting(keys: U4, slots: I4, recent: Records, now: float) -> None:
     """
     for i in range(recent.shape[0]):
         if recent[i].question != NO_ROW and recent[i].last == 1 and now - recent[i].at < REST_S:
-            place = _slot(keys, slots, int(recent[i].question))
+            place = slot_of(keys, slots, int(recent[i].question))
             keys[place] = recent[i].question
             slots[place] = BLOCKED
 
@@ -168,7 +168,7 @@ def _walk(
             down -= 1
         upward = not upward
         row = int(listed[entry])
-        place = _slot(found.keys, found.slots, row)
+        place = slot_of(found.keys, found.slots, row)
         known = found.slots[place]
         if known >= 0 and found.sources[known] & bit == 0:
             found.sources[known] |= bit

@@ -7,18 +7,20 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather
+from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
 from engine.jit import kernel
-from engine.learner.score import QuestionConcepts, Weights, score_questions
+from engine.learner.many import score_candidates
+from engine.learner.score import QuestionConcepts, Weights
 from engine.learner.state import Records
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
+from engine.learner.update import widen
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand
 from engine.peers import Peers
 from engine.policy import SOURCES, TERMS
 from engine.scoring import score
 from engine.serving import ConceptArrays, QuestionArrays
 from engine.slate import SlateReason, describe, draw
-from engine.survey import HISTORY, NOW, OBJECTIVE_ROW, READY, RECALL_TARGET, SURVEY_WIDTH, TARGET, survey
-from engine.types import F4, F8, I4, I8, U1, U4
+from engine.survey import HISTORY, NOW, OBJECTIVE_ROW, READY, SURVEY_WIDTH, TARGET, survey
+from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4
 
 # Columns of `Asked.plan`. The bounds are those of a learner's own part of `touched` or `rows`.
 SEED, TOUCHED, TOUCHED_END, EXCLUDED, EXCLUDED_END, SHOWN, SHOWN_END, NEAR, NEAR_END, TASTE = range(10)
@@ -96,10 +98,10 @@ def make_slates(
     size = concepts.active.shape[0]
     view = np.empty((size, VIEW_FLOATS))
     counts = np.empty((size, VIEW_COUNTS), np.uint32)
-    mastered = np.empty(size, np.uint8)
+    mastered, place = np.empty(size, np.uint8), np.empty(size, np.int32)
     outlook = np.empty((size, SURVEY_WIDTH), np.float32)
     wishes = np.empty((len(SOURCES), size), np.float32)
-    predicted = np.empty(MAX_CANDIDATES)
+    met, predicted = np.empty(MAX_CANDIDATES, np.int32), np.empty(MAX_CANDIDATES)
     values = np.empty((MAX_CANDIDATES, len(TERMS)), np.float32)
     scores = np.empty(MAX_CANDIDATES)
     means = np.empty(len(TERMS))
@@ -111,9 +113,7 @@ def make_slates(
         header, plan, settings = asked.headers[i : i + 1], asked.plan[i], asked.settings[i]
         touched, recent = asked.touched[plan[TOUCHED] : plan[TOUCHED_END]], asked.recents[i]
         seed = plan[SEED]
-        view_concepts(
-            header, touched, recent, weights, settings[NOW], settings[RECALL_TARGET], view, counts, mastered
-        )
+        stand(header, touched, weights, settings[NOW], view, counts, mastered, place)
         survey(
             concepts, touched, view, counts, mastered, peers, rule.memory, asked.profiles[i],
             settings, seed, outlook, wishes,
@@ -124,9 +124,11 @@ def make_slates(
             concepts, questions, outlook, wishes, rule.quotas, asked.rows[plan[NEAR] : plan[NEAR_END]],
             asked.rows[plan[EXCLUDED] : plan[EXCLUDED_END]], recent, settings, seed, limit, found,
         )  # fmt: skip
-        score_questions(
-            header, touched, recent, found.rows[:held], own_concepts, weights, settings[NOW], predicted[:held]
-        )
+        _meet(found, held, recent, met)
+        score_candidates(
+            header, touched, recent, found.rows[:held], met, place, questions.base, own_concepts, weights,
+            settings[NOW], predicted[:held],
+        )  # fmt: skip
         mean_score = score(
             concepts, questions, outlook, found, predicted[:held], recent,
             asked.rows[plan[SHOWN] : plan[SHOWN_END]], asked.factors[i], asked.profiles[i],
@@ -178,6 +180,17 @@ def _room(asked: Asked) -> Candidates:
         np.empty(size, np.uint32),
         np.empty(size, np.int32),
     )
+
+
+@kernel
+def _meet(found: Candidates, held: int, recent: Records, met: I4) -> None:
+    """Fill met (held,) with each candidate's place in the ring of recent questions, -1 where it is not there."""
+    met[:held] = -1
+    for j in range(recent.shape[0]):
+        if recent[j].question != NO_ROW:
+            known = found.slots[slot_of(found.keys, found.slots, widen(recent[j].question))]
+            if known >= 0:
+                met[known] = j
 
 
 @kernel

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES
-from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
+from engine.collaborative import WIDTH
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
-from engine.learner.state import Records
+from engine.likes import likes_of
 from engine.pipeline import PLAN_WIDTH, Asked, Made, Rule, make_slates
 from engine.policy import SOURCES, Policy
-from engine.scoring import tastes
 from engine.serving import Serving
 from engine.slate import ITEM, Slate, Slates, blank_heads
 from engine.survey import COLLABORATIVE, SETTINGS_WIDTH
@@ -196,7 +195,7 @@ def _asked(
     tastes_known, rows = [even], []
     touched = held = 0
     for i, (query, state, take_up) in enumerate(zip(queries, states, take_ups, strict=True)):
-        factors[i], profiles[i], near = _likes(read_only(state.recent), serving, policy, now)
+        factors[i], profiles[i], near = likes_of(state.recent, serving, policy.quotas[COLLABORATIVE])
         touched_end = touched + len(state.concepts)
         bounds = [held]
         for part in (query.excluded, query.shown, near):
@@ -234,23 +233,6 @@ def _asked(
 
 def _joined(parts: "Sequence[npt.NDArray[T]]") -> "npt.NDArray[T]":
     return read_only(parts[0] if len(parts) == 1 else np.concatenate(parts))
-
-
-def _likes(recent: Records, serving: Serving, policy: Policy, now: float) -> tuple[F4, F4, U4]:
-    """Return (collaborative factor (64,), place in content space (64,), question rows nearest the factor)."""
-    rows = np.empty(recent.shape[0], np.uint32)
-    confidence = np.empty(recent.shape[0], np.float32)
-    profile = np.empty(WIDTH, np.float32)
-    count = tastes(recent, serving.questions.content, now, rows, confidence, profile)
-    index = serving.models.items
-    if serving.models.collaborative is None or count == 0:
-        return np.zeros(WIDTH, np.float32), profile, _NO_ROWS
-    factor = fold_in(serving.questions.factors, serving.gram, rows[:count], confidence[:count], FOLD_STEPS)
-    as_liking(serving.questions.factors, rows[:count], factor)
-    quota = policy.quotas[COLLABORATIVE]
-    if index is None or quota == 0:
-        return factor, profile, _NO_ROWS
-    return factor, profile, read_only(index.nearest(factor, quota))
 
 
 __all__ = [

@@ -11,11 +11,16 @@ import numpy.typing as npt
 from engine.catalog import Catalog, invert
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.learner import LearnerModel, QuestionConcepts
+from engine.learner.many import fill_bases
+from engine.memo import Memo
 from engine.neighbours import NeighbourIndex
 from engine.peers import Peers
-from engine.types import F4, I4, I8, U1, U4
+from engine.types import F4, F8, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
+
+LIKES_REMEMBERED = 8192
+"""Learners' likes that are remembered, some 3 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class QuestionArrays(NamedTuple):
     exercise_rows: U4
     exercise_weights: F4
     """Concepts that a question exercises, see `engine.catalog.Catalog.exercised`."""
+    base: F8
+    """(nq, 2) base logit, and log(1 + n) of the answers it rests on: `engine.learner.many.fill_bases`."""
     seconds: F4
     content: F4
     factors: F4
@@ -86,6 +93,17 @@ class QuestionArrays(NamedTuple):
     """(nq,)"""
     popular: U4
     """Active rows by falling popularity, ties by the importance of their first concept, then row."""
+
+
+class Likes(NamedTuple):
+    """What a learner's recent questions say of their taste; see `engine.likes`."""
+
+    factor: F4
+    """(64,) place among the collaborative factors; zero when unknown."""
+    profile: F4
+    """(64,) place in content space; zero when unknown."""
+    near: U4
+    """(≤ quota,) question rows nearest the factor, best first."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,8 @@ class Serving:
     strangers: dict[str, U1] = field(default_factory=dict)
     """(nc,) 1 for the concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same
     on every build."""
+    likes: Memo[tuple[int, bytes], Likes] = field(default_factory=lambda: Memo(LIKES_REMEMBERED))
+    """Likes by quota of neighbours and the bytes of a ring of recent questions: a memo of `engine.likes`."""
 
 
 def prepare(catalog: Catalog, models: Models) -> Serving:
@@ -116,7 +136,9 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
         catalog.question_concepts.offsets, catalog.question_concepts.rows, catalog.difficulty
     )
     learner = models.learner.with_catalog(questions, catalog.concept_count)
-    base = learner.base_logit(np.arange(catalog.question_count, dtype=np.uint32), questions)
+    bases = np.empty((catalog.question_count, 2))
+    fill_bases(questions, learner.weights, bases)
+    base = bases[:, 0].astype(np.float32)
     listed = invert(catalog.question_concepts, catalog.concept_count, base)
     content = catalog.content if models.content is None else _padded(models.content, catalog.content)
     collaborative = models.collaborative
@@ -158,6 +180,7 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
                 exercise_offsets=catalog.exercises.offsets,
                 exercise_rows=catalog.exercises.rows,
                 exercise_weights=catalog.exercise_weights,
+                base=bases,
                 seconds=catalog.expected_seconds,
                 content=content,
                 factors=nothing if collaborative is None else collaborative.item_factors,

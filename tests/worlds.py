@@ -165,7 +165,7 @@ def look(serving: Serving, state: LearnerState, now: float = NOON) -> tuple[Any,
     size = serving.catalog.concept_count
     view, counts = np.empty((size, VIEW_FLOATS)), np.empty((size, VIEW_COUNTS), np.uint32)
     mastered = np.empty(size, np.uint8)
-    header, concepts, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
+    header, concepts = read_only(state.header), read_only(state.concepts)
     weights = serving.learner.weights
-    view_concepts(header, concepts, recent, weights, now, TARGET_RETENTION, view, counts, mastered)
+    view_concepts(header, concepts, weights, now, TARGET_RETENTION, view, counts, mastered)
     return view, counts, mastered

@@ -251,8 +251,8 @@ def concept_view(
     floats = np.empty((n_concepts, VIEW_FLOATS))
     counts = np.empty((n_concepts, VIEW_COUNTS), np.uint32)
     flags = np.empty(n_concepts, np.uint8)
-    header, concepts, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
-    view_concepts(header, concepts, recent, weights, float(now), retention, floats, counts, flags)
+    header, concepts = read_only(state.header), read_only(state.concepts)
+    view_concepts(header, concepts, weights, float(now), retention, floats, counts, flags)
     mastery, sd, recall, stability, difficulty, due, last, earned, fades = floats.T
     return ConceptView(mastery, sd, flags, recall, stability, difficulty, due, last, earned, fades, *counts.T)
 

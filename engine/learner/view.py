@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
+
 from engine.jit import kernel
 from engine.learner.features import SHRINK
 from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
 from engine.learner.score import Weights, concept_rate, logit
 from engine.learner.state import Records
-from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, unrecalled
-from engine.types import F8, U1, U4
+from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, unrecalled, widen
+from engine.types import F8, I4, U1, U4
 
 VIEW_FLOATS = 9
 VIEW_COUNTS = 4
@@ -74,10 +76,63 @@ def fading(header: Record, concepts: Records, at: int, row: int, w: Weights) -> 
 
 
 @kernel
+def stand(
+    header: Records,
+    concepts: Records,
+    w: Weights,
+    now: float,
+    floats: F8,
+    counts: U4,
+    flags: U1,
+    place: I4,
+) -> None:
+    """Fill what recommending reads of a learner's standing in the concept rows 0..n-1.
+
+    As `view_concepts`, but for the planned dates: floats[:, 5], [:, 7] and [:, 8] are left as they are. place (n,) is
+    the number of the row's concept record, -1 where there is none.
+    """
+    head = header[0]
+    floats[:, 2:5] = math.nan
+    floats[:, 6] = math.nan
+    counts[:] = 0
+    flags[:] = 0
+    place[:] = -1
+    # All that `mastery_of` needs of a concept never touched, but for its median question.
+    spread = float(head.variance[0]) + CONCEPT_VARIANCE[0]
+    narrowed = math.sqrt(1.0 + SHRINK * spread)
+    deviation = w.mastery[1] * math.sqrt(spread) / narrowed
+    ability = head.mean[0]
+    for row in range(floats.shape[0]):
+        p = sigmoid(w.mastery[0] + w.mastery[1] * (median_of(w, row) + ability) / narrowed)
+        floats[row, 0] = p
+        floats[row, 1] = p * (1.0 - p) * deviation
+    for at in range(concepts.shape[0]):
+        concept = concepts[at]
+        row = widen(concept.row)
+        if row >= floats.shape[0]:
+            break
+        place[row] = at
+        mastery, sd = mastery_of(head, concepts, at, row, now, w)
+        floats[row, 0] = mastery
+        floats[row, 1] = sd
+        if concept.stability > 0.0:
+            days = (now - concept.review_at) / SECONDS_A_DAY
+            floats[row, 2] = retrievability(days, float(concept.stability), w.constants[2])
+            floats[row, 3] = concept.stability
+            floats[row, 4] = concept.difficulty
+        if concept.attempts > 0:
+            floats[row, 6] = concept.last_at
+        counts[row, 0] = concept.attempts
+        counts[row, 1] = concept.correct
+        counts[row, 2] = concept.lapses
+        counts[row, 3] = concept.implied
+        flags[row] = concept.mastered
+
+
+@kernel
 def view_concepts(
     header: Records,
     concepts: Records,
-    recent: Records,
     w: Weights,
     now: float,
     retention: float,
@@ -93,37 +148,18 @@ def view_concepts(
     """
     head = header[0]
     decay = w.constants[2]
-    at = 0
-    for row in range(floats.shape[0]):
-        while at < concepts.shape[0] and concepts[at].row < row:
-            at += 1
-        found = at if at < concepts.shape[0] and concepts[at].row == row else -1
-        out = floats[row]
-        out[:] = math.nan
-        counts[row] = 0
-        flags[row] = 0
-        mastery, sd = mastery_of(head, concepts, found, row, now, w)
-        out[0] = mastery
-        out[1] = sd
-        if found < 0:
-            continue
-        concept = concepts[found]
+    floats[:] = math.nan
+    stand(header, concepts, w, now, floats, counts, flags, np.empty(flags.shape[0], np.int32))
+    for at in range(concepts.shape[0]):
+        concept = concepts[at]
+        row = widen(concept.row)
+        if row >= floats.shape[0]:
+            break
         if concept.stability > 0.0:
             s = float(concept.stability)
-            recall = retrievability((now - concept.review_at) / SECONDS_A_DAY, s, decay)
-            out[2] = recall
-            out[3] = s
-            out[4] = concept.difficulty
-            out[5] = concept.review_at + SECONDS_A_DAY * days_until(s, retention, decay)
-            faded = fading(head, concepts, found, row, w)
-            if mastery > LOST_BELOW and not math.isnan(faded):
-                out[8] = concept.review_at + SECONDS_A_DAY * days_until(s, faded, decay)
-        if concept.attempts > 0:
-            out[6] = concept.last_at
+            floats[row, 5] = concept.review_at + SECONDS_A_DAY * days_until(s, retention, decay)
+            faded = fading(head, concepts, at, row, w)
+            if floats[row, 0] > LOST_BELOW and not math.isnan(faded):
+                floats[row, 8] = concept.review_at + SECONDS_A_DAY * days_until(s, faded, decay)
         if concept.mastered_at > 0:
-            out[7] = concept.mastered_at
-        counts[row, 0] = concept.attempts
-        counts[row, 1] = concept.correct
-        counts[row, 2] = concept.lapses
-        counts[row, 3] = concept.implied
-        flags[row] = concept.mastered
+            floats[row, 7] = concept.mastered_at

@@ -44,7 +44,7 @@ def stage_by_stage(
     factor, nothing = np.zeros(64, np.float32), np.zeros(0, np.uint32)
     profile = np.empty(64, np.float32)
     rows, confidence = np.empty(len(recent), np.uint32), np.empty(len(recent), np.float32)
-    tastes(recent, served.questions.content, NOW, rows, confidence, profile)
+    tastes(recent, served.questions.content, float(recent["at"].max()), rows, confidence, profile)
     survey(
         served.concepts, touched, view, counts, mastered, served.peers,
         model.memory_sets[model.memory_set], profile, asked, query.seed, outlook, wishes,

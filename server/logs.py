@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -16,7 +17,13 @@ CALL_FACTS: ContextVar[Mapping[str, object] | None] = ContextVar("call_facts", d
 ROOT = "genie"
 """Parent of every logger of this program; other libraries' lines go the same way from WARNING on."""
 
+FLUSH_SECONDS = 0.05
+"""How long the line of a successful call may wait to be written with others; every other line is written at once."""
+
 _worker: int | None = None
+_calls: "_CallLines | None" = None
+_ACCESS = "genie.access"
+_quoted_json = json.encoder.encode_basestring_ascii
 _ENCODE = json.JSONEncoder(default=str, check_circular=False).encode
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/+-@")
 
@@ -29,14 +36,16 @@ def log(logger: logging.Logger, level: int, event: str, /, **facts: object) -> N
 
 def configure(*, level: str, style: str, worker: int | None = None, stream: TextIO | None = None) -> None:
     """Send every log line of this process to `stream` (standard error): style "json", "text" or "auto"."""
-    global _worker
+    global _worker, _calls
     _worker = worker
     # No line shows these, and looking them up for every line takes time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     target = sys.stderr if stream is None else stream
     as_text = style == "text" or (style == "auto" and target.isatty())
-    handler = logging.StreamHandler(target)
+    lines = _Lines(target)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(TextFormatter(worker) if as_text else JsonFormatter(worker))
+    _calls = None if as_text else _CallLines(lines, handler, worker)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -45,9 +54,90 @@ def configure(*, level: str, style: str, worker: int | None = None, stream: Text
     logging.getLogger(ROOT).setLevel(level.upper())
 
 
+def log_call(*, method: str, tenant: str, correlation_id: str, seconds: float) -> bool:
+    """Log a call that ended OK as a line of JSON; False when lines are not JSON, or go elsewhere too: use `log`.
+
+    The line is the one that `log` would write, without the machinery that would take ten times as long as the text.
+    `tenant` and `method` are names that need no escapes.
+    """
+    calls = _calls
+    return calls is not None and calls.write(method, tenant, correlation_id, seconds)
+
+
 def worker_number() -> int | None:
     """The number of this worker, as `configure` was told."""
     return _worker
+
+
+class _Lines:
+    """A stream whose writer decides what waits: `add` leaves a line for a while, `flush` writes all there is."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+        self._waiting: list[str] = []
+        self._writing = threading.Lock()
+        self._filled = threading.Event()
+        self._flusher: threading.Thread | None = None
+
+    def write(self, text: str) -> None:
+        self._waiting.append(text)
+
+    def add(self, line: str) -> None:
+        """Leave a line to be written within `FLUSH_SECONDS`."""
+        self._waiting.append(line)
+        if not self._filled.is_set():
+            self._wake()
+
+    def flush(self) -> None:
+        with self._writing:
+            # Others go on appending meanwhile: what is taken out is counted first.
+            count = len(self._waiting)
+            text = "".join(self._waiting[:count])
+            del self._waiting[:count]
+            self._target.write(text)
+            self._target.flush()
+
+    def _wake(self) -> None:
+        with self._writing:
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._run, name="log-flush", daemon=True)
+                self._flusher.start()
+        self._filled.set()
+
+    def _run(self) -> None:
+        while True:
+            self._filled.wait()
+            time.sleep(FLUSH_SECONDS)
+            self._filled.clear()
+            try:
+                self.flush()
+            except (OSError, ValueError):
+                # Nobody reads the lines any more: serving goes on.
+                self._waiting.clear()
+
+
+class _CallLines:
+    """Lines of successful calls, put together by hand."""
+
+    def __init__(self, lines: _Lines, handler: logging.Handler, worker: int | None) -> None:
+        self._lines = lines
+        self._handlers = [handler]
+        self._root = logging.getLogger()
+        self._logger = logging.getLogger(_ACCESS)
+        self._worker = "" if worker is None else f', "worker": {worker}'
+
+    def write(self, method: str, tenant: str, correlation_id: str, seconds: float) -> bool:
+        """Write one unless lines have other readers too; whether it was taken care of."""
+        if self._root.handlers != self._handlers or self._logger.handlers:
+            return False
+        if self._logger.isEnabledFor(logging.INFO):
+            now = time.time()
+            self._lines.add(
+                f'{{"time": "{_second(int(now))}.{int(now % 1.0 * 1e3):03d}Z", "level": "info", "logger": "{_ACCESS}", '
+                f'"event": "call"{self._worker}, "correlation_id": {_quoted_json(correlation_id)}, '
+                f'"tenant": "{tenant}", "method": "{method}", "code": "OK", "duration_ms": {seconds * 1e3:.3f}}}\n'
+            )
+        return True
 
 
 class _Formatter(logging.Formatter):

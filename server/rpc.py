@@ -8,7 +8,6 @@ for a server stream).
 import logging
 import random
 import re
-import secrets
 import threading
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from grpc_status import rpc_status
 
 from server import errors
 from server.admission import CallPool, Drain, Handler, Route, Throttle
-from server.logs import CALL_FACTS, log
+from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
 from server.tracing import CallSpan, Tracing
 
@@ -270,7 +269,7 @@ class _Served:
         fits = 0 < len(correlation_id) <= MOST_CORRELATION_CHARACTERS
         # gRPC fails the call when asked to echo what is not ASCII.
         if not (fits and correlation_id.isascii() and correlation_id.isprintable()):
-            correlation_id = secrets.token_hex(8)
+            correlation_id = f"{random.getrandbits(64):016x}"
         call = Call(self.path, tenant, correlation_id, context, self.runtime.drain)
         facts = {"correlation_id": correlation_id, "tenant": tenant, "method": self.path}
         tracing = self.runtime.tracing
@@ -306,6 +305,15 @@ class _Served:
             ratio = runtime.access_log_ratio
             if error is None and ratio < 1.0 and random.random() >= ratio:
                 return
+            if error is None and call.span is None:
+                told = log_call(
+                    method=self.path,
+                    tenant=call.tenant,
+                    correlation_id=call.correlation_id,
+                    seconds=seconds,
+                )
+                if told:
+                    return
         facts: dict[str, object] = {"code": code, "duration_ms": round(seconds * 1e3, 3)}
         if error is not None:
             facts["reason"] = error.reason

@@ -4,11 +4,13 @@ import io
 import json
 import logging
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from server.logs import CALL_FACTS, JsonFormatter, TextFormatter, configure, log
+from server.logs import CALL_FACTS, JsonFormatter, TextFormatter, configure, log, log_call
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +93,63 @@ def test_levels_hold_for_us_and_libraries_are_heard_from_warning_on() -> None:
     logging.getLogger("some.library").warning("loud")
     logger.warning("loud")
     assert len(stream.getvalue().splitlines()) == 2
+
+
+CALL = {"method": "/genie.v1.S/M", "tenant": "t-1", "correlation_id": 'c"1\\'}
+
+
+def test_the_line_of_a_call_is_the_one_that_logging_would_write() -> None:
+    stream, _ = lines("json")
+    assert log_call(**CALL, seconds=0.0123456)
+    token = CALL_FACTS.set(
+        {"correlation_id": CALL["correlation_id"], "tenant": CALL["tenant"], "method": CALL["method"]}
+    )
+    try:
+        log(logging.getLogger("genie.access"), logging.INFO, "call", code="OK", duration_ms=12.346)
+    finally:
+        CALL_FACTS.reset(token)
+    by_hand, by_logging = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert by_hand.pop("time") <= by_logging.pop("time")
+    assert list(by_hand.items()) == list(by_logging.items())
+
+
+def test_lines_of_calls_come_before_the_lines_after_them_and_none_is_lost() -> None:
+    stream, logger = lines("json")
+
+    def call_often() -> None:
+        for _ in range(500):
+            log_call(**CALL, seconds=0.0)
+            logger.info("between")
+
+    crew = [threading.Thread(target=call_often) for _ in range(4)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    logger.info("last")
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert (events.count("call"), events.count("between"), events[-1]) == (2_000, 2_000, "last")
+
+
+def test_lines_of_calls_are_written_without_another_line() -> None:
+    stream, _ = lines("json")
+    log_call(**CALL, seconds=0.0)
+    until = time.monotonic() + 10.0
+    while not stream.getvalue() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert json.loads(stream.getvalue())["event"] == "call"
+
+
+def test_calls_are_logged_the_usual_way_as_text_and_for_other_listeners() -> None:
+    lines("text")
+    assert not log_call(**CALL, seconds=0.0)
+    lines("json")
+    logging.getLogger().addHandler(logging.NullHandler())
+    assert not log_call(**CALL, seconds=0.0)
+
+
+def test_lines_of_calls_obey_the_level() -> None:
+    stream, logger = lines("json", level="warning")
+    assert log_call(**CALL, seconds=0.0)
+    logger.warning("loud")
+    assert len(stream.getvalue().splitlines()) == 1

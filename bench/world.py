@@ -35,9 +35,10 @@ from engine.learner import LearnerModel, LearnerState, absorb
 from engine.learner.features import DENSE_NAMES
 from engine.learner.regression import TrainSettings
 from engine.learner.rows import TrainingLog
+from engine.learner.score import Weights
 from engine.learner.training import train
 from engine.neighbours import build_index
-from engine.peers import train_peers
+from engine.peers import Peers, train_peers
 from engine.serving import Models
 from engine.types import F4, I8, AnswerBatch, Concept, LearnerProfile, Prerequisite, Question
 from server.answer_facts import FactSource, answer_facts, slice_facts
@@ -295,7 +296,8 @@ def _fill(directory: Path, size: Size, seed: int) -> None:
 def _fingerprint(seed: int) -> str:
     """What a stored world depends on beside its size: another layout of states or models needs another world."""
     layout = repr((LearnerState.HEADER.descr, LearnerState.CONCEPT.descr, LearnerState.RECENT.descr))
-    parts = (VERSION, seed, layout, codec.STATE_RULES, DENSE_NAMES)
+    model = (Weights._fields, DENSE_NAMES, CollaborativeModel.__slots__, Peers._fields)
+    parts = (VERSION, seed, layout, codec.STATE_RULES, model)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
 

@@ -1,0 +1,1 @@
+"""What stands around a running Genie: monitoring. Nothing here is imported by the server."""

@@ -34,6 +34,10 @@ MOST_CONCEPTS = 64
 PER_CONCEPT = 4
 """Questions taken from one concept, unless a source has fewer concepts than its quota needs."""
 
+NEAREST_SHARE = 4
+"""One candidate of this many of the collaborative source is a nearest question, the rest are of the concepts to which
+others' practice leads: the former are mostly of concepts at hand."""
+
 BAND_LOGIT = 0.25
 """Base logits this close to the wanted one are as good: where to start among them is drawn."""
 

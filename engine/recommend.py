@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from engine.candidates import MAX_CANDIDATES
+from engine.candidates import MAX_CANDIDATES, NEAREST_SHARE
 from engine.collaborative import WIDTH
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
@@ -195,7 +195,9 @@ def _asked(
     tastes_known, rows = [even], []
     touched = held = 0
     for i, (query, state, take_up) in enumerate(zip(queries, states, take_ups, strict=True)):
-        factors[i], profiles[i], near = likes_of(state.recent, serving, policy.quotas[COLLABORATIVE])
+        factors[i], profiles[i], near = likes_of(
+            state.recent, serving, policy.quotas[COLLABORATIVE] // NEAREST_SHARE
+        )
         touched_end = touched + len(state.concepts)
         bounds = [held]
         for part in (query.excluded, query.shown, near):

@@ -9,8 +9,8 @@ predicted success of the question, E its exercised concepts with weights e (1 fo
 - retention: 1 − Π over E of (1 − e·RETENTION)
 - readiness: min over its own concepts of READY
 - objective: max over its own concepts of TOWARDS
-- collaborative: 1 − (1 − clip(x·y, 0, 1))·(1 − max FOLLOWS), with y the question's factor and x the learner's, scaled
-  so that x·y = 1 for the best liked of the recent questions
+- collaborative: max over its own concepts of FOLLOWS · (½ + ½·clip(x·y, 0, 1)), with y the question's factor and x the
+  learner's, scaled so that x·y = 1 for the best liked of the recent questions
 - content: max(0, cosine of the learner's and the question's content vectors)
 - context: fit · (1 − fatigue·effort) · (1 − ½·small·length), where length = min(1, seconds/180),
   effort = ½(1 − p) + ½·length, fit = min(1, available/seconds) or 1 when the time at hand is not known, fatigue grows
@@ -111,7 +111,7 @@ def _taste(
         follows = 0.0
         for entry in range(questions.concept_offsets[row], questions.concept_offsets[row + 1]):
             follows = max(follows, survey[questions.concept_rows[entry], FOLLOWS])
-        values[i, COLLABORATION] = 1.0 - (1.0 - liked) * (1.0 - follows)
+        values[i, COLLABORATION] = follows * (0.5 + 0.5 * liked)
         values[i, LIKENESS] = min(1.0, max(0.0, dot(profile, questions.content[row])))
         values[i, POPULARITY] = questions.popularity[row]
 

@@ -44,7 +44,7 @@ def terms(
         "retention": 1.0 - cost,
         "readiness": min(rows[c]["READY"] for c in own),
         "objective": max(rows[c]["TOWARDS"] for c in own),
-        "collaborative": 1.0 - (1.0 - liked) * (1.0 - max(rows[c]["FOLLOWS"] for c in own)),
+        "collaborative": max(rows[c]["FOLLOWS"] for c in own) * (0.5 + 0.5 * liked),
         "content": min(1.0, max(0.0, float(np.dot(profile, questions.content[question])))),
         "context": fit * (1.0 - asked["fatigue"] * effort) * (1.0 - 0.5 * asked["small"] * length),
         "engagement": sum(take_up) / len(take_up),

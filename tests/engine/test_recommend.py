@@ -196,7 +196,16 @@ def test_similar_learners_lead_to_what_they_practise() -> None:
         base,
         item_factors=factors,
         gram=(factors.T @ factors + np.eye(64)).astype(np.float32),
-        peers=Peers.nobody(),
+        peers=Peers(
+            place=np.eye(4, 64, dtype=np.float32),
+            centre=np.eye(64, 1, dtype=np.float32),
+            next_offsets=np.array([0, 2], np.int32),
+            next_rows=np.array([0, 1], np.uint32),
+            next_values=np.ones(2, np.float32),
+            beside_offsets=np.zeros(5, np.int32),
+            beside_rows=np.zeros(0, np.uint32),
+            beside_values=np.zeros(0, np.float32),
+        ),
     )
     served = prepare(
         catalog, dataclasses.replace(Models.priors(), collaborative=model, items=build_index(factors))

@@ -32,7 +32,7 @@ from server.validate import MOST_SECONDS_AHEAD
 from store.answers import NewAnswers, record_answers
 from store.api import Partition, Store, Transaction
 from store.catalogs import load_catalog
-from store.learners import Outcome, read_profile, write_profile
+from store.learners import Outcome, create_profile, read_profile, write_profile
 
 DEFAULT_ORIGIN = 1_704_067_200.0
 """2024-01-01T00:00:00Z: what `seconds` count from, and when the first answer without a time was given."""
@@ -344,7 +344,7 @@ def _record_learner(tx: Transaction, learner_id: str, new: NewAnswers, model: Le
 def _put_profile(tx: Transaction, profile: LearnerProfile) -> Changes:
     held = read_profile(tx)
     if held is None:
-        write_profile(tx, profile)
+        create_profile(tx, profile)
         return Changes(created=1)
     if replace(profile, created_at=held.created_at, updated_at=held.updated_at) == held:
         return Changes(unchanged=1)

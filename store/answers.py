@@ -21,13 +21,14 @@ from store.learners import (
     Outcome,
     answers_at,
     append_answers,
+    create_profile,
     find_answers,
     read_answers,
     read_state,
     sequence_key,
-    write_profile,
     write_state,
 )
+from store.recount import tally_answers
 
 
 class NewAnswers(NamedTuple):
@@ -83,12 +84,14 @@ def record_answers(
         digests = [digests[i] for i in fresh]
         new = sent.take(np.array(fresh, np.intp))._replace(sequence=last + 1 + np.arange(len(fresh)))
     if new.size:
+        before = state
         state, new = _take_in(tx, state, new, model)
+        tally_answers(tx, before, new)
         append_answers(tx, new.sequence.tolist(), encode_answers(new), digests)
         write_state(tx, state)
         if tx.get(Table.PROFILE) is None:
             born = answers.received_at
-            write_profile(tx, LearnerProfile(learner_id, created_at=born, updated_at=born))
+            create_profile(tx, LearnerProfile(learner_id, created_at=born, updated_at=born))
     if whole:
         return RecordedAnswers(np.full(new.size, Outcome.RECORDED, np.uint8), new, state)
     return _with_repeats(tx, sent, new, known, state)

@@ -6,7 +6,7 @@ changed is durable when its future resolves; operations that arrive together may
 see each other's failures.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -40,6 +40,8 @@ class Table(Enum):
     """What can be stored; the value is the byte that names the table in a key, for ever."""
 
     META = b"\x01"
+    TALLY = b"\x02"
+    """Counters of a tenant, in its own partition; changed by `add` only."""
     CONCEPT = b"\x10"
     QUESTION = b"\x11"
     CONCEPT_ROW = b"\x12"
@@ -131,6 +133,16 @@ class Transaction(Reader, Protocol):
 
     def delete(self, table: Table, key: bytes = b"") -> bool:
         """Remove; True when there was something to remove."""
+        ...
+
+    def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
+        """Add to cells (0 to 255) of the tenant's counter of that name, whichever partition the transaction is of.
+
+        A counter is a row of 64-bit whole numbers, TALLY's value under its name in the tenant's own partition. Amounts
+        count when the operation succeeds, and once. Additions commute, so that nobody waits for another's; the
+        transaction's own reads do not see them. A back end whose partitions live on several machines may apply them
+        later than the rest, but never loses one and never counts one twice. ValueError for a name that is too long.
+        """
         ...
 
 

@@ -17,6 +17,7 @@ from store import codec
 from store.answer_log import AnswerLog, chronological, decode_answers
 from store.api import IdempotencyKeyReused, Partition, Reader, Store, StoreCorrupt, Table, Transaction
 from store.records import FeedbackEvent, Session
+from store.tallies import Tally, feedback_cell, tally, utc_day
 
 SEQUENCE_BYTES = 8
 
@@ -43,8 +44,14 @@ def read_profile(reader: Reader) -> LearnerProfile | None:
 
 
 def write_profile(tx: Transaction, profile: LearnerProfile) -> None:
-    """Insert or overwrite the profile."""
+    """Overwrite the profile."""
     tx.put(Table.PROFILE, b"", codec.PROFILE.encode(profile))
+
+
+def create_profile(tx: Transaction, profile: LearnerProfile) -> None:
+    """Take in a learner of whom there was no profile."""
+    write_profile(tx, profile)
+    tally(tx, utc_day(profile.created_at), Tally.CREATED)
 
 
 def read_state(reader: Reader, memory_sets: F8) -> LearnerState:
@@ -135,11 +142,18 @@ def start_session(tx: Transaction, session: Session, *, timed: bool) -> tuple[Se
     held = read_session(tx, session.session_id)
     if held is None:
         write_session(tx, session)
+        tally(tx, utc_day(session.started_at), Tally.SESSIONS_STARTED)
         return session, False
     same = (held.device, held.available_seconds) == (session.device, session.available_seconds)
     if not same or (timed and held.started_at != session.started_at):
         raise IdempotencyKeyReused("StartSession", session.session_id)
     return held, True
+
+
+def end_session(tx: Transaction, session: Session) -> None:
+    """Overwrite a session that was open with what it has ended as."""
+    write_session(tx, session)
+    tally(tx, utc_day(session.ended_at), Tally.SESSIONS_ENDED)
 
 
 def write_session(tx: Transaction, session: Session) -> None:
@@ -165,6 +179,7 @@ def record_feedback(tx: Transaction, events: Sequence[FeedbackEvent]) -> list[Ou
         value = tx.get(Table.FEEDBACK, key)
         if value is None:
             tx.put(Table.FEEDBACK, key, codec.FEEDBACK.encode(event))
+            tally(tx, utc_day(event.happened_at), feedback_cell(event.kind))
             outcomes.append(Outcome.RECORDED)
         else:
             same = _told(codec.FEEDBACK.decode(value)) == _told(event)

@@ -20,7 +20,7 @@ from store.api import (
     Transaction,
     check_partition,
 )
-from store.overlay import Overlay, Writes, erase_everything
+from store.overlay import Additions, Overlay, Writes, added, erase_everything
 
 T = TypeVar("T")
 
@@ -108,6 +108,8 @@ class MemoryStore:
             result = operation(overlay)
             if overlay.writes:
                 self._apply(partition, tables, overlay.writes)
+            if overlay.additions:
+                self._add(Partition(partition.tenant), overlay.additions)
             self._operations += 1
         if self._watcher is not None:
             self._watcher(1, time.perf_counter() - started, False)
@@ -193,6 +195,12 @@ class MemoryStore:
                 changed.pop(table, None)
         self._partitions[partition] = changed
         self._tenants.add(partition.tenant)
+
+    def _add(self, own: Partition, additions: Additions) -> None:
+        tables = self._partitions.get(own, {})
+        held = tables.get(Table.TALLY, _EMPTY).values
+        written = {counter: added(held.get(counter), cells) for counter, cells in additions.items()}
+        self._apply(own, tables, {Table.TALLY: dict(written)})
 
     def _check_open(self) -> None:
         if self._closed:

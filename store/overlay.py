@@ -1,25 +1,33 @@
 """An operation's own writes, held back until it succeeds. Knows no back end and no commit."""
 
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from typing import TypeAlias
 
-from store.api import Reader, Table, Transaction
+from store.api import MAX_TENANT_KEY_BYTES, Reader, StoreCorrupt, Table, Transaction
 
 Writes: TypeAlias = dict[Table, dict[bytes, bytes | None]]
 """New value by table and key; None where the entry is removed."""
 
 
+Additions: TypeAlias = dict[bytes, dict[int, int]]
+"""Amount by counter and cell."""
+MOST_CELLS = 256
+CELL_BYTES = 8
+
+
 class Overlay:
     """A transaction over a reader: reads see the writes made here, the reader below never does."""
 
-    __slots__ = ("_base", "_max_key_bytes", "writes")
+    __slots__ = ("_base", "_max_key_bytes", "additions", "writes")
 
     def __init__(self, base: Reader, max_key_bytes: int) -> None:
         """Start with no writes over `base`."""
         self._base = base
         self._max_key_bytes = max_key_bytes
         self.writes: Writes = {}
+        self.additions: Additions = {}
 
     def get(self, table: Table, key: bytes = b"") -> bytes | None:
         """Value under `key`, or None."""
@@ -57,11 +65,43 @@ class Overlay:
             self.writes.setdefault(table, {})[key] = None
         return existed
 
+    def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
+        """Add to cells of a counter of the tenant."""
+        if len(counter) > MAX_TENANT_KEY_BYTES or not all(0 <= cell < MOST_CELLS for cell in amounts):
+            raise ValueError(f"counter {counter!r} with cells {sorted(amounts)} is over the limits")
+        gather(self.additions, counter, amounts)
+
     def _check(self, key: bytes) -> None:
         if len(key) > self._max_key_bytes:
             raise ValueError(
                 f"key of {len(key)} bytes is over this partition's limit of {self._max_key_bytes}"
             )
+
+
+def gather(additions: Additions, counter: bytes, amounts: Mapping[int, int]) -> None:
+    """Add amounts to those of the same counter."""
+    cells = additions.get(counter)
+    if cells is None:
+        additions[counter] = dict(amounts)
+        return
+    for cell, amount in amounts.items():
+        cells[cell] = cells.get(cell, 0) + amount
+
+
+def unpack_cells(value: bytes) -> list[int]:
+    """The numbers of a counter. Raises StoreCorrupt."""
+    if len(value) % CELL_BYTES:
+        raise StoreCorrupt("a counter is cut short")
+    return list(struct.unpack(f"<{len(value) // CELL_BYTES}q", value))
+
+
+def added(value: bytes | None, amounts: Mapping[int, int]) -> bytes:
+    """A counter's value with amounts added."""
+    cells = unpack_cells(b"" if value is None else value)
+    cells += [0] * (max(amounts, default=-1) + 1 - len(cells))
+    for cell, amount in amounts.items():
+        cells[cell] += amount
+    return struct.pack(f"<{len(cells)}q", *cells)
 
 
 def _merged(

@@ -13,6 +13,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from store import codec
 from store.api import Partition, Store, Table, Transaction
 from store.records import SlateRecord
+from store.tallies import tally_slate, utc_day
 
 RING = 50
 """Slates kept a learner; the oldest makes room."""
@@ -39,7 +40,10 @@ def write_slate(store: Store, tenant: str, slate: SlateRecord) -> None:
         )
     value = codec.SLATE.encode(slate)
     key = slate.recommendation_id.encode()
-    store.update(Partition(tenant, slate.learner_id), lambda tx: _put(tx, key, value))
+    day = utc_day(slate.created_at)
+    store.update(
+        Partition(tenant, slate.learner_id), lambda tx: _keep(tx, key, value, day, len(slate.question_ids))
+    )
 
 
 def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
@@ -70,11 +74,12 @@ def erase_slates(store: Store, partition: Partition) -> int:
     return removed + int(gone)
 
 
-def _put(tx: Transaction, key: bytes, value: bytes) -> None:
+def _keep(tx: Transaction, key: bytes, value: bytes, day: int, questions: int) -> None:
     held = tx.get(Table.SLATE_ID, key)
     if held is not None:
         tx.put(Table.SLATE, held, value)
         return
+    tally_slate(tx, day, questions)
     count = _count(tx.get(Table.META))
     slot = _slot(count)
     replaced = tx.get(Table.SLATE, slot)

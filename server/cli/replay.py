@@ -1,12 +1,15 @@
-"""`genie replay`: every learner's record worked out anew from the answer log, and compared. Knows no record."""
+"""`genie replay`: what is derived (records, counts) worked out anew from the log, and compared. Knows no record."""
 
 import sys
 from pathlib import Path
 
 import click
+import numpy as np
 
 from server.cli.data import CONSOLE, EXIT_PROBLEM, data_options, data_settings, opened, print_json
+from store.recount import RecountReport, recount
 from store.replay import LISTED, ReplayReport, replay
+from store.tallies import tally_name
 
 
 @click.command(name="replay")
@@ -28,11 +31,12 @@ def command(
 ) -> None:
     """Rebuild learner records from the answers, and name those that differ from what is stored.
 
-    The answers are the truth: a record must follow from them bit for bit. The server may be running. Exit code 1: some
-    records differ (with --write: differed, and were stored anew).
+    The answers are the truth: a record must follow from them bit for bit, and so must the counts behind the system
+    metrics. The server may be running. Exit code 1: something differs (with --write: differed, and was put right).
     """
     settings = data_settings(config_file, data_directory)
     reports: dict[str, ReplayReport] = {}
+    recounts: dict[str, RecountReport] = {}
     with opened(settings) as stores, CONSOLE.status("") as status:
         for name in stores.state.tenants() if all_tenants else [tenant]:
 
@@ -40,13 +44,15 @@ def command(
                 status.update(f"{name}: {report.learners:,} learners, {report.answers:,} answers")
 
             reports[name] = replay(stores.state, name, write=not verify, progress=show)
-    differing = sum(report.differing for report in reports.values())
+            status.update(f"{name}: counting")
+            recounts[name] = recount(stores.state, name, write=not verify)
     if as_json:
-        print_json({"written": not verify, "tenants": reports})
+        print_json({"written": not verify, "tenants": reports, "counts": recounts})
     else:
         for name, report in reports.items():
             _tell(name, report, verify=verify)
-    if differing:
+            _tell_counts(name, recounts[name], verify=verify)
+    if any(report.differing for report in reports.values()) or not all(r.agrees for r in recounts.values()):
         sys.exit(EXIT_PROBLEM)
 
 
@@ -60,3 +66,17 @@ def _tell(tenant: str, report: ReplayReport, *, verify: bool) -> None:
         )
     if report.differing > LISTED:
         click.echo(f"{tenant}: … and {report.differing - LISTED:,} more", err=True)
+
+
+def _tell_counts(tenant: str, report: RecountReport, *, verify: bool) -> None:
+    differing = sum(map(len, report.differing.values()))
+    click.echo(f"{tenant}: {report.learners:,} learners recounted, {differing:,} counts differ")
+    verb = "differs from what the log holds" if verify else "was put right"
+    for day, cells in sorted(report.differing.items())[:LISTED]:
+        date = np.datetime64(day, "D")
+        for cell, amount in sorted(cells.items()):
+            click.echo(
+                f"{tenant}: the count of {tally_name(cell)} on {date} {verb} (by {amount:+,})", err=True
+            )
+    if report.sums_differ:
+        click.echo(f"{tenant}: a sum over all days {verb}", err=True)

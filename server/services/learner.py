@@ -28,7 +28,8 @@ from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.answer_log import chronological
 from store.api import Partition, Reader, Store, Table, Transaction
-from store.learners import read_answers, read_profile, read_state, write_profile
+from store.learners import create_profile, read_answers, read_profile, read_state, write_profile
+from store.recount import erase_learner
 from store.slates import erase_slates
 
 DEFAULT_PAGE = 100
@@ -78,7 +79,7 @@ class LearnerService:
         def reply(tx: Transaction) -> pb.CreateLearnerResponse:
             held = read_profile(tx)
             if held is None:
-                write_profile(tx, profile)
+                create_profile(tx, profile)
                 return pb.CreateLearnerResponse(learner=convert.learner_message(profile))
             told = dataclasses.replace(profile, created_at=held.created_at, updated_at=held.updated_at)
             if told == held:
@@ -121,7 +122,7 @@ class LearnerService:
         _check_learner(request).check()
         partition = Partition(call.tenant, request.learner_id)
         erase_slates(self._serving, partition)
-        self._store.erase(partition)
+        committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
         return pb.DeleteLearnerResponse()
 
     def list_learners(self, request: pb.ListLearnersRequest, call: Call) -> pb.ListLearnersResponse:

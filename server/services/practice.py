@@ -20,14 +20,14 @@ from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.api import Partition, Reader, Store, Transaction
 from store.learners import (
+    create_profile,
+    end_session,
     last_sequence,
     read_answers,
     read_profile,
     read_session,
     read_state,
     start_session,
-    write_profile,
-    write_session,
 )
 from store.records import Session
 
@@ -95,7 +95,7 @@ class PracticeService:
 
         def start(tx: Transaction) -> Session:
             if read_profile(tx) is None:
-                write_profile(
+                create_profile(
                     tx, LearnerProfile(request.learner_id, created_at=call.now, updated_at=call.now)
                 )
             session = Session(
@@ -140,7 +140,7 @@ class PracticeService:
                 ended_at=max(ended_at, session.started_at),
                 summary=summary.SerializeToString(),
             )
-            write_session(tx, ended)
+            end_session(tx, ended)
             return pb.EndSessionResponse(session=session_message(ended, request.learner_id))
 
         partition = Partition(call.tenant, request.learner_id)

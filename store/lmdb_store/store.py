@@ -31,7 +31,7 @@ from store.api import (
 from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
-from store.overlay import Overlay, Writes, erase_everything
+from store.overlay import Additions, Overlay, Writes, added, erase_everything, gather
 
 T = TypeVar("T")
 
@@ -259,7 +259,10 @@ class LmdbStore:
 
         def run(txn: Txn) -> bool:
             created.clear()
-            changed = [self._run(txn, job, created) for job in jobs]
+            tallies: dict[str, Additions] = {}
+            changed = [self._run(txn, job, created, tallies) for job in jobs]
+            for tenant, additions in tallies.items():
+                self._add(txn, tenant, additions, created)
             return any(changed)
 
         try:
@@ -284,8 +287,11 @@ class LmdbStore:
         if self._groups % READER_CHECK_GROUPS == 0:
             self.environment.drop_dead_readers()
 
-    def _run(self, txn: Txn, job: Job, created: dict[str, int]) -> bool:
-        """Run one job and pass its writes on if it succeeds; whether it wrote. Raises lmdb's errors only."""
+    def _run(self, txn: Txn, job: Job, created: dict[str, int], tallies: dict[str, Additions]) -> bool:
+        """Run one job and pass its writes on if it succeeds; whether it wrote. Raises lmdb's errors only.
+
+        What it counts joins the group's `tallies`, so that a counter is written once a commit.
+        """
         job.error = None
         prefix, overlay = self._view(txn, job.partition, created)
         try:
@@ -300,7 +306,19 @@ class LmdbStore:
                 created[job.partition.tenant] = number = _create_tenant(txn, job.partition.tenant)
                 prefix = keys.partition_prefix(number, keys.checked_learner(job.partition))
             _flush(txn, prefix or b"", overlay.writes)
-        return bool(overlay.writes)
+        if overlay.additions and job.partition is not None:
+            group = tallies.setdefault(job.partition.tenant, {})
+            for counter, cells in overlay.additions.items():
+                gather(group, counter, cells)
+        return bool(overlay.writes or overlay.additions)
+
+    def _add(self, txn: Txn, tenant: str, additions: Additions, created: dict[str, int]) -> None:
+        number = created.get(tenant) or self.tenant_number(txn, tenant)
+        if number is None:
+            created[tenant] = number = _create_tenant(txn, tenant)
+        head = keys.partition_prefix(number, keys.checked_learner(Partition(tenant))) + Table.TALLY.value
+        for counter, cells in additions.items():
+            txn.put(head + counter, added(txn.get(head + counter), cells))
 
     def _view(
         self, txn: Txn, partition: Partition | None, created: dict[str, int]

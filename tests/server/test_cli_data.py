@@ -19,6 +19,7 @@ from store.experiments import list_experiments
 from store.learners import write_state
 from store.lmdb_store import LmdbStore
 from store.stores import EXPERIMENTS, open_stores
+from store.tallies import Tally, tally
 from tests.server import data_world
 from tests.server.data_world import write_world
 from tests.store.experiments_world import write_an_experiment
@@ -170,6 +171,17 @@ def test_train_with_too_little_data_says_what_is_needed(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "too little to learn from" in result.stderr
     assert "nothing was trained yet" in genie("train", "--list", data=tmp_path / "data").output
+
+
+def test_replay_puts_counts_right(data: Path) -> None:
+    stores = open_stores(data)
+    stores.state.update(Partition("default"), lambda tx: tally(tx, 20_000, Tally.CORRECT, 3))
+    stores.close()
+    differs = genie("replay", data=data)
+    assert differs.exit_code == 1
+    assert "the count of correct on 2024-10-04 differs from what the log holds (by -3)" in differs.stderr
+    assert "was put right" in genie("replay", "--write", data=data).stderr
+    assert genie("replay", data=data).exit_code == 0
 
 
 def test_replay_verifies_names_and_repairs(data: Path) -> None:

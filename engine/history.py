@@ -69,6 +69,11 @@ def day_history(batch: AnswerBatch, crossed: I1, *, chosen: Flags, pair_chosen: 
     )
 
 
+def some_days(days: DayHistory, chosen: Flags) -> DayHistory:
+    """Return the days `chosen` (n,)."""
+    return DayHistory._make(column[chosen] for column in days)
+
+
 def every_day(days: DayHistory, first: int, last: int) -> DayHistory:
     """Return the days `first` to `last`, those without answers among them, all (last - first + 1,)."""
     wanted = np.arange(first, last + 1, dtype=np.int64)
@@ -88,16 +93,19 @@ def practice_seconds(batch: AnswerBatch) -> F8:
     return np.where(taken > 0.0, taken, np.where(near, gap, 0.0))
 
 
+def session_starts(answered_at: F8) -> I8:
+    """Return the places in `answered_at` (n,), ascending, where a session begins: after more than `SESSION_GAP_S`."""
+    return np.flatnonzero(np.diff(answered_at, prepend=-np.inf) > SESSION_GAP_S)
+
+
 def session_seconds(answered_at: F8, taken: F8) -> F8:
     """Return the length of each session, from the start of its first answer to its last; oldest first.
 
-    `answered_at` (n,) ascending, `taken` (n,) seconds that each answer took, 0 when unknown. A pause of more than
-    `SESSION_GAP_S` between two answers ends a session.
+    `answered_at` (n,) ascending, `taken` (n,) seconds that each answer took, 0 when unknown.
     """
     if not answered_at.size:
         return np.zeros(0)
-    first = np.concatenate(([True], np.diff(answered_at) > SESSION_GAP_S))
-    starts = np.flatnonzero(first)
+    starts = session_starts(answered_at)
     ends = np.append(starts[1:], answered_at.shape[0]) - 1
     return np.asarray(answered_at[ends] - answered_at[starts] + taken[starts])
 

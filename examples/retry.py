@@ -25,7 +25,13 @@ RETRY_POLICY = {
     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
-SERVICES = ("CatalogService", "LearnerService", "PracticeService", "RecommendationService")
+SERVICES = (
+    "CatalogService",
+    "LearnerService",
+    "PracticeService",
+    "RecommendationService",
+    "AnalyticsService",
+)
 
 SERVICE_CONFIG = json.dumps(
     {

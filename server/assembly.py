@@ -9,6 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from engine.policy import InvalidPolicy, Policy, load_policies
 from engine.warmup import warm_up
 from genie.v1 import (
+    analytics_service_pb2,
     catalog_service_pb2,
     learner_service_pb2,
     practice_service_pb2,
@@ -21,6 +22,7 @@ from server.experiments.junction import Junction
 from server.measuring import measure_store, measure_tenants, meter_of
 from server.metrics import Meter
 from server.model_parts import model_source
+from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
 from server.services.practice import PracticeService
@@ -33,6 +35,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     learner_service_pb2.DESCRIPTOR.services_by_name["LearnerService"],
     practice_service_pb2.DESCRIPTOR.services_by_name["PracticeService"],
     recommendation_service_pb2.DESCRIPTOR.services_by_name["RecommendationService"],
+    analytics_service_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
 )
 """What a worker serves beside health and reflection."""
 
@@ -113,6 +116,7 @@ def put_together(
             keep_seconds=settings.recommendation_hours * 3600.0,
             experiments=experiments,
         ),
+        AnalyticsService(store=state, tenants=tenants),
     )
 
     def close() -> None:

@@ -39,6 +39,11 @@ def due(view: ConceptView, row: int, now: float) -> bool:
     return bool(view.next_review_at[row] <= now and view.attempts[row] > 0)
 
 
+def due_rows(view: ConceptView, rows: I8, now: float) -> I8:
+    """Those of `rows` whose review is due."""
+    return rows[(view.next_review_at[rows] <= now) & (view.attempts[rows] > 0)]
+
+
 def concept_mastery_message(
     catalog: Catalog, view: ConceptView, row: int, now: float
 ) -> progress_pb2.ConceptMastery:
@@ -123,7 +128,7 @@ def stats_message(
         practice_duration=convert.duration(int(header["practice_ms"]) / 1e3),
         touched_concepts_count=int((view.attempts[rows] > 0).sum()),
         mastered_concepts_count=int(view.mastered[rows].sum()),
-        due_concepts_count=sum(due(view, int(row), now) for row in rows),
+        due_concepts_count=len(due_rows(view, rows, now)),
         answers_today_count=int(answers_today[0]),
         streak=streak_message(state, today, now),
         daily_goal=daily_goal_message(state, profile, today),

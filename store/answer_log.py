@@ -5,6 +5,7 @@ little-endian. Many entries are encoded and decoded at once, by column, since im
 whole logs.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -59,6 +60,9 @@ PAIR: Final = np.dtype(
     ]
 )
 """One exercised concept. 21 bytes."""
+
+_RECEIVED_AT: Final = struct.Struct("<d")
+_RECEIVED_AT_OFFSET: Final = HEAD.fields["received_at"][1]  # type: ignore[index]
 
 _BATCH_HEADS: Final = (
     "question",
@@ -199,6 +203,14 @@ def decode_answers(sequences: Sequence[int], values: Sequence[bytes]) -> AnswerL
     except UnicodeDecodeError as error:
         raise StoreCorrupt(f"an answer's ids do not decode: {error}") from error
     return _columns(np.array(sequences, np.int64), heads, pairs, ids)
+
+
+def received_at(value: bytes) -> float:
+    """When one encoded entry arrived, in epoch seconds. Raises StoreCorrupt, StoreTooNew."""
+    value = _current(value)
+    if len(value) < HEAD.itemsize:
+        raise StoreCorrupt("an answer's entry is cut short")
+    return float(_RECEIVED_AT.unpack_from(value, _RECEIVED_AT_OFFSET)[0])
 
 
 def empty_log() -> AnswerLog:

@@ -15,11 +15,14 @@ from engine.learner import LearnerState, replay
 from engine.types import F8, LearnerProfile
 from store import codec
 from store.answer_log import AnswerLog, chronological, decode_answers
+from store.answer_log import received_at as arrival
 from store.api import IdempotencyKeyReused, Partition, Reader, Store, StoreCorrupt, Table, Transaction
 from store.records import FeedbackEvent, Session
 from store.tallies import Tally, feedback_cell, tally, utc_day
 
 SEQUENCE_BYTES = 8
+CLOCK_SLACK_SECONDS = 3_600.0
+"""How far a server's clock may have been set back between two answers."""
 
 
 class Outcome(IntEnum):
@@ -91,6 +94,20 @@ def read_answers(
     """Log entries from sequence `first` on, at most `limit`, in order of arrival or its reverse."""
     entries = list(islice(reader.scan(Table.ANSWER, start=sequence_key(first), reverse=newest_first), limit))
     return decode_answers([int.from_bytes(key, "big") for key, _ in entries], [value for _, value in entries])
+
+
+def read_arrived_since(reader: Reader, received_at: float) -> AnswerLog:
+    """The newest entries, back to the first that arrived before `received_at` (epoch seconds), in order of arrival.
+
+    Clocks set back by less than `CLOCK_SLACK_SECONDS` hide nothing.
+    """
+    entries = []
+    for key, value in reader.scan(Table.ANSWER, reverse=True):
+        if arrival(value) < received_at - CLOCK_SLACK_SECONDS:
+            break
+        entries.append((int.from_bytes(key, "big"), value))
+    entries.reverse()
+    return decode_answers([sequence for sequence, _ in entries], [value for _, value in entries])
 
 
 def find_answers(

@@ -35,12 +35,13 @@ def progress_message(
     today = local_day(now, profile.time_zone)
     first_day = today + 1 - days
     all_days = whole_history(log)
+    first = int(all_days.day[0]) if log.size else None
     shown = all_days if not area else _history(log, *_chosen(log, catalog, area))
     return pb.GetLearnerProgressResponse(
         days=day_messages(shown, first_day=first_day),
         areas=area_messages(log, catalog, view, area, first_day=first_day),
-        velocity=velocity_message(all_days, today),
-        goal_projection=projection_message(profile.goal, all_days, view, catalog, today, now),
+        velocity=velocity_message(all_days, first, today, before=True),
+        goal_projection=projection_message(profile.goal, all_days, first, view, catalog, today, now),
     )
 
 
@@ -49,11 +50,15 @@ def whole_history(log: AnswerLog) -> DayHistory:
     return _history(log, np.ones(log.size, np.bool_), np.ones(len(log.batch.concept), np.bool_))
 
 
-def velocity_message(days: DayHistory, today: int) -> progress_pb2.Velocity | None:
-    """How fast the learner moved in the four weeks up to `today`; None before the first answer."""
-    if not days.day.size or days.day[0] > today:
+def velocity_message(
+    days: DayHistory, first: int | None, today: int, *, before: bool
+) -> progress_pb2.Velocity | None:
+    """How fast the learner moved in the four weeks up to `today`; None before the first answer, given on day `first`.
+
+    `days` are complete for these four weeks and, with `before`, for those before them.
+    """
+    if first is None or first > today:
         return None
-    first = int(days.day[0])
     start = max(first, today + 1 - WINDOW_DAYS)
     latest = every_day(days, start, today)
     found = speed(latest.answers, latest.seconds, latest.mastered, latest.lost)
@@ -64,9 +69,9 @@ def velocity_message(days: DayHistory, today: int) -> progress_pb2.Velocity | No
         mastered_concepts_per_week=found.mastered_per_week,
         mastered_concepts_per_week_sd=found.mastered_per_week_sd,
     )
-    if first <= start - WINDOW_DAYS:
-        before = every_day(days, start - WINDOW_DAYS, start - 1)
-        net = int(before.mastered.sum() - before.lost.sum())
+    if before and first <= start - WINDOW_DAYS:
+        earlier = every_day(days, start - WINDOW_DAYS, start - 1)
+        net = int(earlier.mastered.sum() - earlier.lost.sum())
         message.mastered_concepts_per_week_before = net * 7.0 / WINDOW_DAYS
     if not np.isnan(found.answers_per_concept):
         message.answers_per_mastered_concept = found.answers_per_concept
@@ -74,16 +79,22 @@ def velocity_message(days: DayHistory, today: int) -> progress_pb2.Velocity | No
 
 
 def projection_message(
-    goal: LearnerGoal, days: DayHistory, view: ConceptView, catalog: Catalog, today: int, now: float
+    goal: LearnerGoal,
+    days: DayHistory,
+    first: int | None,
+    view: ConceptView,
+    catalog: Catalog,
+    today: int,
+    now: float,
 ) -> progress_pb2.GoalProjection | None:
-    """When the goal's concept may be mastered; None without one that the catalogue holds."""
+    """When the goal's concept may be mastered; None without one that the catalogue holds. `days` as for the speed."""
     gap = goal_gap(goal, view, catalog)
     if gap is None:
         return None
     message = progress_pb2.GoalProjection(concept_id=goal.concept_id, gap_concepts_count=len(gap))
-    if not gap or not days.day.size or days.day[0] > today:
+    if not gap or first is None or first > today:
         return message
-    latest = every_day(days, max(int(days.day[0]), today + 1 - WINDOW_DAYS), today)
+    latest = every_day(days, max(first, today + 1 - WINDOW_DAYS), today)
     found = forecast(len(gap), latest.answers, int(latest.mastered.sum() - latest.lost.sum()))
     if found is None:
         return message
@@ -174,6 +185,26 @@ def area_messages(
             )
         )
     return messages
+
+
+def area_standings(catalog: Catalog, view: ConceptView) -> list[progress_pb2.AreaProgress]:
+    """Every area by name, as the learner stands now."""
+    there = np.flatnonzero(catalog.concept_active)
+    code, size = catalog.area_code[there], len(catalog.areas)
+    concepts = np.bincount(code, minlength=size)
+    touched = np.bincount(code, view.attempts[there] > 0, minlength=size)
+    mastered = np.bincount(code, view.mastered[there], minlength=size)
+    mastery = np.bincount(code, view.mastery[there], minlength=size) / np.maximum(concepts, 1)
+    return [
+        progress_pb2.AreaProgress(
+            area=catalog.areas[place],
+            concepts_count=int(concepts[place]),
+            touched_concepts_count=int(touched[place]),
+            mastered_concepts_count=int(mastered[place]),
+            mean_mastery=float(mastery[place]),
+        )
+        for place in sorted(np.flatnonzero(concepts).tolist(), key=lambda place: catalog.areas[place])
+    ]
 
 
 def _history(log: AnswerLog, answers: Flags, pairs: Flags) -> DayHistory:

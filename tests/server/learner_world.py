@@ -9,9 +9,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.policy import load_policies
-from genie.v1 import catalog_service_pb2, practice_service_pb2, resources_pb2
+from genie.v1 import (
+    analytics_service_pb2,
+    catalog_service_pb2,
+    practice_service_pb2,
+    report_pb2,
+    resources_pb2,
+)
 from genie.v1 import learner_service_pb2 as pb
 from server import errors
+from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
 from server.services.practice import PracticeService
@@ -36,6 +43,7 @@ class World:
         self.catalog = CatalogService(store=self.store, serving=self.serving, tenants=self.tenants)
         self.practice = PracticeService(store=self.store, tenants=self.tenants)
         self.learners = LearnerService(store=self.store, serving=self.serving, tenants=self.tenants)
+        self.analytics = AnalyticsService(store=self.store, tenants=self.tenants)
         self.recommendations = RecommendationService(
             store=self.store,
             serving=self.serving,
@@ -81,6 +89,7 @@ class World:
         correct: bool = True,
         seconds: int = 30,
         count: int = 1,
+        arrives: float | None = None,
     ) -> None:
         answers = []
         for i in range(count):
@@ -99,7 +108,8 @@ class World:
                 )
             )
         reply = self.practice.record_answers(
-            practice_service_pb2.RecordAnswersRequest(answers=answers), a_call(now=at + 60 * count)
+            practice_service_pb2.RecordAnswersRequest(answers=answers),
+            a_call(now=at + 60 * count if arrives is None else arrives),
         )
         assert reply.recorded_count == count
 
@@ -136,6 +146,22 @@ class World:
 
     def milestones(self, **request: Any) -> pb.ListMilestonesResponse:
         return self.learners.list_milestones(pb.ListMilestonesRequest(**request), a_call())
+
+    def daily(self, learner_id: str, now: float = NOW, **request: Any) -> report_pb2.LearnerReport:
+        asked = analytics_service_pb2.GetDailyReportRequest(learner_id=learner_id, **request)
+        return self.analytics.get_daily_report(asked, a_call(now=now)).learner_report
+
+    def weekly(self, learner_id: str, now: float = NOW, **request: Any) -> report_pb2.LearnerReport:
+        asked = analytics_service_pb2.GetWeeklySummaryRequest(learner_id=learner_id, **request)
+        return self.analytics.get_weekly_summary(asked, a_call(now=now)).learner_report
+
+    def tenant_week(self, now: float = NOW, **request: Any) -> report_pb2.TenantReport:
+        asked = analytics_service_pb2.GetWeeklySummaryRequest(**request)
+        return self.analytics.get_weekly_summary(asked, a_call(now=now)).tenant_report
+
+    def tenant_day(self, now: float = NOW, **request: Any) -> report_pb2.TenantReport:
+        asked = analytics_service_pb2.GetDailyReportRequest(**request)
+        return self.analytics.get_daily_report(asked, a_call(now=now)).tenant_report
 
     def goal(self, learner_id: str, now: float = NOW, **request: Any) -> pb.SetGoalResponse:
         call = a_call(now=now, method="/genie.v1.LearnerService/SetGoal")

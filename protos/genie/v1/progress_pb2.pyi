@@ -193,7 +193,9 @@ class Velocity(_message.Message):
     mastered_concepts_per_week_sd: _builtins.float
     """Standard deviation of `mastered_concepts_per_week`, as of a count that happens to be what it is."""
     mastered_concepts_per_week_before: _builtins.float
-    """The same rate over the 28 days before; unset when the learner was not there for all of them."""
+    """The same rate over the 28 days before; unset when the learner was not there for all of them, and in
+    reports.
+    """
     answers_per_mastered_concept: _builtins.float
     """Answers for one concept mastered; unset when none was."""
     @_builtins.property

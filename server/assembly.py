@@ -104,7 +104,7 @@ def put_together(
     measure_tenants(meter, tenants, settings.data_directory)
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),
-        LearnerService(store=state, serving=serving, tenants=tenants),
+        LearnerService(store=state, serving=serving, tenants=tenants, experiments=experiments),
         PracticeService(store=state, tenants=tenants, experiments=experiments),
         RecommendationService(
             store=state,

@@ -73,6 +73,8 @@ class LearnerRecord:
     """A metric: value and denominator, signed, in fixed point."""
     counted: int = 0
     """Bit a metric that waits for its window: whether the learner counts already."""
+    erased_at: float = -math.inf
+    """Reports up to then are forgotten, and taken no more."""
 
     def cell_phase(self) -> int:
         """The phase the learner counts in."""
@@ -96,9 +98,12 @@ def record_reports(
     places = {assigner.index_of(learner_id, phase=phase) for phase in range(len(experiment.phases))}
     outcomes, fresh = [], []
     owner = digest(learner_id)
+    before = _learner(tx, owner)
     seen: dict[bytes, bytes] = {}
     for report in reports:
         outcome = _relevance(experiment, report, learner_id, places, assigner)
+        if report.at <= before.erased_at:
+            outcome = ReportOutcome.IGNORED
         if outcome is ReportOutcome.RECORDED:
             key, value = owner + digest(report.report_id), _REPORT.encode(report)
             held = seen.get(key) or tx.get(Table.EXPERIMENT_REPORT, key)
@@ -111,13 +116,40 @@ def record_reports(
                 outcome = ReportOutcome.DUPLICATE if same else ReportOutcome.REUSED
         outcomes.append(outcome)
     if fresh:
-        held_learner = tx.get(Table.EXPERIMENT_LEARNER, owner)
-        before = LearnerRecord() if held_learner is None else _LEARNER.decode(held_learner)
         after = _with_reports(tx, experiment, owner, before, fresh)
         if after != before:
             tx.put(Table.EXPERIMENT_LEARNER, owner, _LEARNER.encode(after))
             _move(tx, experiment, owner, before, after)
     return outcomes
+
+
+def erase_learner(
+    tx: Transaction, experiment: ExperimentRecord, learner_id: str, at: float, *, remember: bool
+) -> ReportOutcome:
+    """Forget what was reported of a learner up to `at`, as if it had never been.
+
+    With `remember`, what was reported up to then and comes later is refused: before or after makes no difference.
+    """
+    owner = digest(learner_id)
+    before = _learner(tx, owner)
+    if before.erased_at >= at:
+        return ReportOutcome.DUPLICATE
+    kept = []
+    for report in _reports(tx, owner):
+        if report.at <= at:
+            tx.delete(Table.EXPERIMENT_REPORT, owner + digest(report.report_id))
+        else:
+            kept.append(report)
+    bare = LearnerRecord(erased_at=at if remember else -math.inf)
+    after = _with_reports(tx, experiment, owner, bare, kept)
+    if after.exposed == before.exposed:
+        after = replace(after, counted=before.counted)
+    _move(tx, experiment, owner, before, after)
+    if after == LearnerRecord():
+        known = tx.delete(Table.EXPERIMENT_LEARNER, owner)
+        return ReportOutcome.RECORDED if known else ReportOutcome.IGNORED
+    tx.put(Table.EXPERIMENT_LEARNER, owner, _LEARNER.encode(after))
+    return ReportOutcome.RECORDED
 
 
 def place_everyone(experiment: ExperimentRecord) -> Assigner:
@@ -224,6 +256,11 @@ def _with_reports(
         counting = _reports(tx, owner)
         after = replace(after, sums=b"")
     return replace(after, sums=_added(experiment, after.sums, counting, exposed[0]))
+
+
+def _learner(reader: Reader, owner: bytes) -> LearnerRecord:
+    value = reader.get(Table.EXPERIMENT_LEARNER, owner)
+    return LearnerRecord() if value is None else _LEARNER.decode(value)
 
 
 def _reports(reader: Reader, owner: bytes) -> list[ReportRecord]:

@@ -13,7 +13,14 @@ from server.rpc import Call
 from server.services.answers import committed
 from server.validate import Violations
 from store.api import Partition, Store, Transaction
-from store.experiment_reports import MOST_VALUE, ReportOutcome, ReportRecord, place_everyone, record_reports
+from store.experiment_reports import (
+    MOST_VALUE,
+    ReportOutcome,
+    ReportRecord,
+    erase_learner,
+    place_everyone,
+    record_reports,
+)
 from store.experiments import DRAFT, ExperimentRecord, find_experiment, list_experiments, read_experiment
 
 MOST_REPORTS = 1_000
@@ -25,8 +32,8 @@ LATE_SECONDS = 60 * 86_400.0
 DIRECTORY_SECONDS = 1.0
 """How long another process's new experiment may stay unknown to reports that name none."""
 
-_Group = list[tuple[int, str, ReportRecord]]
-"""Of one experiment: (place of the report, learner, report)."""
+_Group = list[tuple[int, str, ReportRecord | float]]
+"""Of one experiment: (place of the report, learner, report, or the time up to which the learner is erased)."""
 
 
 class Directory:
@@ -93,9 +100,8 @@ def take_reports(
     for place, report in enumerate(reports):
         try:
             concerned = _concerned(store, call, known, report)
-            exposure = report.exposure if report.HasField("exposure") else None
             for record in concerned:
-                entry = _record(report, exposure, record)
+                entry = _entry(report, record)
                 groups.setdefault(record.experiment_id, []).append((place, report.learner_id, entry))
             outcomes[place] = []
         except errors.GenieError as error:
@@ -103,7 +109,8 @@ def take_reports(
     pending = []
     for experiment_id, group in groups.items():
         partition = Partition(call.tenant, experiment_id)
-        pending.append((partition, store.submit(partition, partial(_take_in, group=group))))
+        work = partial(_take_in, group=group, now=call.now)
+        pending.append((partition, store.submit(partition, work)))
     changed = []
     for partition, operation in pending:
         results = committed(operation, call)
@@ -116,15 +123,19 @@ def take_reports(
     return changed
 
 
-def _take_in(tx: Transaction, *, group: _Group) -> list[tuple[int, ReportOutcome]]:
+def _take_in(tx: Transaction, *, group: _Group, now: float) -> list[tuple[int, ReportOutcome]]:
     record = read_experiment(tx)
     if record is None:
         return [(place, ReportOutcome.IGNORED) for place, _, _ in group]
     assigner = place_everyone(record)
     by_learner: dict[str, list[tuple[int, ReportRecord]]] = {}
-    for place, learner_id, report in group:
-        by_learner.setdefault(learner_id, []).append((place, report))
     found = []
+    for place, learner_id, entry in group:
+        if isinstance(entry, ReportRecord):
+            by_learner.setdefault(learner_id, []).append((place, entry))
+        else:
+            late = _takes_late(record, now)
+            found.append((place, erase_learner(tx, record, learner_id, entry, remember=late)))
     for learner_id, own in by_learner.items():
         outcomes = record_reports(tx, record, learner_id, [report for _, report in own], assigner)
         found += [(place, outcome) for (place, _), outcome in zip(own, outcomes, strict=True)]
@@ -152,9 +163,11 @@ def _concerned(
     elif kind == "metric_value":
         named = report.metric_value.experiment_id
         _check_value(check.part("metric_value"), report.metric_value)
-    else:
-        check.add("event", "must be given: an exposure or a metric value")
+    elif kind is None:
+        check.add("event", "must be given: an exposure, a metric value or an erasure")
     check.check()
+    if kind == "erasure":
+        return list(known.values())
     if named:
         record = known.get(named) or find_experiment(store, call.tenant, named)
         if record is None:
@@ -164,9 +177,13 @@ def _concerned(
     return [
         record
         for record in known.values()
-        if any(metric.source == source for metric in record.metrics)
-        and (not record.ended_at or record.ended_at > now - LATE_SECONDS)
+        if any(metric.source == source for metric in record.metrics) and _takes_late(record, now)
     ]
+
+
+def _takes_late(record: ExperimentRecord, now: float) -> bool:
+    """Whether reports without its id still reach the experiment."""
+    return not record.ended_at or record.ended_at > now - LATE_SECONDS
 
 
 def _check_exposure(check: Violations, exposure: pb.Exposure) -> None:
@@ -185,9 +202,12 @@ def _check_value(check: Violations, value: pb.MetricValue) -> None:
     check.identifier("experiment_id", value.experiment_id, required=False)
 
 
-def _record(report: pb.Report, exposure: pb.Exposure | None, experiment: ExperimentRecord) -> ReportRecord:
+def _entry(report: pb.Report, experiment: ExperimentRecord) -> ReportRecord | float:
     at = report.event_time.seconds + report.event_time.nanos * 1e-9
-    if exposure is None:
+    if report.HasField("erasure"):
+        return at
+    exposure = report.exposure
+    if report.HasField("metric_value"):
         value = report.metric_value
         return ReportRecord(
             report_id=report.report_id,

@@ -159,6 +159,17 @@ class Junction:
                 )
         self._append(call, reports)
 
+    def erased(self, learner_id: str, call: Call) -> None:
+        """A learner is about to be erased: experiments forget too, whatever the tenant has and had."""
+        report = pb.Report(
+            report_id=f"erased:{round(call.now * 1e6)}",
+            learner_id=learner_id,
+            event_time=timestamp(call.now),
+            erasure=pb.Erasure(),
+            correlation_id=call.correlation_id,
+        )
+        self._spool.append(call.tenant, [report], even_if_full=True)
+
     def _meeting(self, partition: Partition, experiment_id: str) -> Meeting | None:
         try:
             return find_meeting(self._serving, partition, experiment_id)

@@ -63,7 +63,7 @@ class Spool:
         self._full = False
         self._dropped = Throttle(interval_seconds=60.0)
 
-    def append(self, tenant: str, reports: Sequence[pb.Report]) -> None:
+    def append(self, tenant: str, reports: Sequence[pb.Report], *, even_if_full: bool = False) -> None:
         """Keep reports. What cannot be kept is dropped and logged: learners do not wait for measurements."""
         record = b"".join(
             _record(tenant, reports[place : place + REPORTS_A_RECORD])
@@ -71,7 +71,7 @@ class Spool:
         )
         try:
             with self._lock:
-                if self._full:
+                if self._full and not even_if_full:
                     self._drop("the spool is full", len(reports))
                     return
                 if self._file is None:

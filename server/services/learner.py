@@ -13,6 +13,7 @@ from engine.types import LearnerGoal, LearnerProfile
 from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import resources_pb2
 from server import convert, errors
+from server.experiments.junction import Junction
 from server.idempotency import reply_once
 from server.learner_views import concept_mastery_message, stats_message, touched_rows, view_of
 from server.local_days import local_day
@@ -63,10 +64,13 @@ class _Known(NamedTuple):
 class LearnerService:
     """Serves `genie.v1.LearnerService`."""
 
-    def __init__(self, *, store: Store, serving: Store, tenants: Tenants) -> None:
+    def __init__(
+        self, *, store: Store, serving: Store, tenants: Tenants, experiments: Junction | None = None
+    ) -> None:
         self._store = store
         self._serving = serving
         self._tenants = tenants
+        self._experiments = experiments
 
     def create_learner(self, request: pb.CreateLearnerRequest, call: Call) -> pb.CreateLearnerResponse:
         """Take in a learner; the same profile again is no error."""
@@ -121,6 +125,8 @@ class LearnerService:
         """Erase everything held about a learner, the slates first: once the profile is gone, all is."""
         _check_learner(request).check()
         partition = Partition(call.tenant, request.learner_id)
+        if self._experiments is not None:
+            self._experiments.erased(request.learner_id, call)
         erase_slates(self._serving, partition)
         committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
         return pb.DeleteLearnerResponse()

@@ -9,11 +9,12 @@ import pytest
 
 from engine.experiments.moments import EMPTY, Moments
 from engine.experiments.plan import Decision, Kind, PhaseSnapshot, Role, Running, Verdict
-from store.api import Partition, Store, Transaction
+from store.api import Partition, Store, Table, Transaction
 from store.experiment_reports import (
     ReportOutcome,
     ReportRecord,
     due,
+    erase_learner,
     list_reports,
     phase_of,
     place_everyone,
@@ -132,6 +133,71 @@ def test_a_learner_counts_from_the_first_exposure_on(store: Store) -> None:
     assert together(store, "minutes").mean == 9.5, "what came before the exposure does not count"
     exposed = [phase.exposed for phase in seen(store)]
     assert sum(map(sum, exposed)) == 1
+
+
+def erase(store: Store, learner: str, at: float, *, remember: bool = True) -> ReportOutcome:
+    return store.update(PARTITION, lambda tx: erase_learner(tx, EXPERIMENT, learner, at, remember=remember))
+
+
+def everything(store: Store) -> list[object]:
+    """Counts and moments of every cell; those of nobody look like those that never were."""
+    found: list[object] = []
+    for phase in seen(store):
+        moments = {name: arms for name, arms in phase.moments.items() if any(arm.n for arm in arms)}
+        found.append((phase.assigned, phase.exposed, moments))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_after_an_erasure_all_is_as_if_the_learner_had_not_been(store: Store, seed: int) -> None:
+    rng = random.Random(seed)
+    other: Store = MemoryStore()
+    other.update(PARTITION, lambda tx: write_experiment(tx, EXPERIMENT))
+    erased_at = {"ada": START + rng.uniform(0.0, 6 * DAY), "bob": START + rng.uniform(0.0, 6 * DAY)}
+    events: list[tuple[str, ReportRecord | float]] = list(erased_at.items())
+    for number in range(60):
+        learner, at = rng.choice(["ada", "bob", "cem"]), START + rng.uniform(0.0, 6 * DAY)
+        if rng.random() < 0.2:
+            report = exposure(learner, at, rng.choice([0, 1]), covariates={"minutes": rng.random()})
+        else:
+            report = value(f"v-{number}", at, rng.uniform(0.0, 9.0), rng.choice(["minutes", "clicks"]), 1.0)
+        events.append((learner, report))
+    rng.shuffle(events)
+    for learner, event in events:
+        if isinstance(event, float):
+            erase(store, learner, event)
+        else:
+            take(store, learner, event)
+            if event.at > erased_at.get(learner, 0.0):
+                take(other, learner, event)
+        for each in (store, other):
+            if rng.random() < 0.1:
+                each.update(PARTITION, lambda tx: settle(tx, EXPERIMENT, START + 4 * DAY))
+    for each in (store, other):
+        each.update(PARTITION, lambda tx: settle(tx, EXPERIMENT, START + 4 * DAY))
+    assert everything(store) == everything(other)
+    for learner in ("ada", "bob", "cem"):
+        with store.read(PARTITION) as mine, other.read(PARTITION) as theirs:
+            assert list_reports(mine, learner) == list_reports(theirs, learner)
+            assert phase_of(mine, learner) == phase_of(theirs, learner)
+    other.close()
+
+
+def test_an_erasure_leaves_a_digest_and_a_time_or_nothing(store: Store) -> None:
+    assert erase(store, "ada", START + 9, remember=False) is ReportOutcome.IGNORED, "nobody was there"
+    take(store, "ada", exposure("ada", START + 3), value("v-1", START + 5, 7.0))
+    assert erase(store, "ada", START + 9, remember=False) is ReportOutcome.RECORDED
+    with store.read(PARTITION) as reader:
+        held = [list(reader.scan(table)) for table in (Table.EXPERIMENT_REPORT, Table.EXPERIMENT_LEARNER)]
+        assert held == [[], []]
+        assert not list(reader.scan(Table.EXPERIMENT_DUE))
+    assert erase(store, "ada", START + 9) is ReportOutcome.RECORDED
+    assert erase(store, "ada", START + 9) is ReportOutcome.DUPLICATE
+    late = value("v-2", START + 8, 7.0)
+    assert take(store, "ada", late, exposure("ada", START + 10)) == [
+        ReportOutcome.IGNORED,
+        ReportOutcome.RECORDED,
+    ]
 
 
 def test_a_repeat_may_come_from_another_call(store: Store) -> None:

@@ -500,6 +500,7 @@ class Report(_message.Message):
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     EXPOSURE_FIELD_NUMBER: _builtins.int
     METRIC_VALUE_FIELD_NUMBER: _builtins.int
+    ERASURE_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """The caller's own id, 1 to 128 printable characters, unique among the learner's reports. Send the same id when
@@ -523,6 +524,10 @@ class Report(_message.Message):
     def metric_value(self) -> Global___MetricValue:
         """A metric took a value."""
 
+    @_builtins.property
+    def erasure(self) -> Global___Erasure:
+        """The learner is to be forgotten."""
+
     def __init__(
         self,
         *,
@@ -531,13 +536,14 @@ class Report(_message.Message):
         event_time: _timestamp_pb2.Timestamp | None = ...,
         exposure: Global___Exposure | None = ...,
         metric_value: Global___MetricValue | None = ...,
+        erasure: Global___Erasure | None = ...,
         correlation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_time", b"event_time", "exposure", b"exposure", "metric_value", b"metric_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "event", b"event", "event_time", b"event_time", "exposure", b"exposure", "metric_value", b"metric_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "event", b"event", "event_time", b"event_time", "exposure", b"exposure", "learner_id", b"learner_id", "metric_value", b"metric_value", "report_id", b"report_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "erasure", b"erasure", "event", b"event", "event_time", b"event_time", "exposure", b"exposure", "learner_id", b"learner_id", "metric_value", b"metric_value", "report_id", b"report_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["exposure", "metric_value"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["exposure", "metric_value", "erasure"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -640,6 +646,25 @@ class MetricValue(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricValue: _TypeAlias = MetricValue  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """The learner is to be forgotten, in every experiment of the tenant: everything up to `event_time` goes, what is
+    here and what comes later, and the numbers are those without it. What happens after that time counts again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
 
 @_typing.final
 class ReportMetricsRequest(_message.Message):

@@ -150,8 +150,8 @@ class LearnerServiceServicer:
 
     def DeleteLearner(self, request, context):
         """Erases everything held about a learner: profile, answers, state, sessions, feedback, recommendations and
-        remembered requests. There is no way back. Trained models keep no learner's data by name. Sums that
-        experiments hold of the learner stay, under a digest and no name.
+        remembered requests. There is no way back. Trained models keep no learner's data by name. Experiments forget the
+        learner as soon as they are reached, and their numbers become those without.
 
         Idempotency: by learner id; erasing a learner of whom nothing is held succeeds.
         Errors: INVALID_FIELD.

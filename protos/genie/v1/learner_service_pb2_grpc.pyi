@@ -62,8 +62,8 @@ class LearnerServiceStub:
     """
     DeleteLearner: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.DeleteLearnerRequest, _learner_service_pb2.DeleteLearnerResponse]
     """Erases everything held about a learner: profile, answers, state, sessions, feedback, recommendations and
-    remembered requests. There is no way back. Trained models keep no learner's data by name. Sums that
-    experiments hold of the learner stay, under a digest and no name.
+    remembered requests. There is no way back. Trained models keep no learner's data by name. Experiments forget the
+    learner as soon as they are reached, and their numbers become those without.
 
     Idempotency: by learner id; erasing a learner of whom nothing is held succeeds.
     Errors: INVALID_FIELD.
@@ -160,8 +160,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     """
     DeleteLearner: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.DeleteLearnerRequest, _learner_service_pb2.DeleteLearnerResponse]  # type: ignore[assignment]
     """Erases everything held about a learner: profile, answers, state, sessions, feedback, recommendations and
-    remembered requests. There is no way back. Trained models keep no learner's data by name. Sums that
-    experiments hold of the learner stay, under a digest and no name.
+    remembered requests. There is no way back. Trained models keep no learner's data by name. Experiments forget the
+    learner as soon as they are reached, and their numbers become those without.
 
     Idempotency: by learner id; erasing a learner of whom nothing is held succeeds.
     Errors: INVALID_FIELD.
@@ -279,8 +279,8 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_learner_service_pb2.DeleteLearnerResponse, _abc.Awaitable[_learner_service_pb2.DeleteLearnerResponse]]:
         """Erases everything held about a learner: profile, answers, state, sessions, feedback, recommendations and
-        remembered requests. There is no way back. Trained models keep no learner's data by name. Sums that
-        experiments hold of the learner stay, under a digest and no name.
+        remembered requests. There is no way back. Trained models keep no learner's data by name. Experiments forget the
+        learner as soon as they are reached, and their numbers become those without.
 
         Idempotency: by learner id; erasing a learner of whom nothing is held succeeds.
         Errors: INVALID_FIELD.

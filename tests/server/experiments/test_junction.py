@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_results_pb2 as results_pb
+from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server.experiments.junction import SNAPSHOTS
@@ -148,6 +150,25 @@ def test_reports_carry_the_correlation_id_of_the_call_behind_them(
         eventually(lambda: not list((tmp_path / SPOOL).glob("*.spool")))
         refused = [record for record in caplog.records if "refused" in record.getMessage()]
         assert not refused, "what is told again is told in the same words, the time included"
+
+
+def test_an_erased_learner_is_gone_from_experiments_too(tmp_path: Path) -> None:
+    with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}") as core:
+        core.chain("counting", "adding")
+        experiment_id = begin(own)
+        known_to(core, experiment_id, tmp_path)
+        before = exposed(own, experiment_id)
+        practise(core, "ada", 3.0, core.recommend("ada"))
+        practise(core, "bob", 2.0, core.recommend("bob"))
+        eventually(lambda: exposed(own, experiment_id) == before + 2)
+        own.stop(experiment_id)
+        core.learners.DeleteLearner(learner_pb.DeleteLearnerRequest(learner_id="ada"))
+        eventually(lambda: exposed(own, experiment_id) == before + 1)
+        with own.store.read(Partition("default", experiment_id)) as reader:
+            assert list_reports(reader, "ada") == []
+            assert len(list_reports(reader, "bob")) == 2
+        again = own.value("ada", "practice_minutes", 9.0, experiment_id=experiment_id, at=time.time() - 60.0)
+        assert own.report(again).ignored_count == 1, "what was on its way comes too late"
 
 
 def test_the_recommender_works_on_without_the_service_and_delivers_later(tmp_path: Path) -> None:

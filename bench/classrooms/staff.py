@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.classrooms.baselines import PopularTeacher, ReviewQueue, Textbook, UniformTeacher
 from bench.classrooms.engine import EngineTeacher, School, earlier_learners
 from bench.classrooms.play import Course, Oracle, Outcome, Teacher, play_course, play_week
+from bench.classrooms.remote import RemoteSchool, RemoteTeacher
 from bench.worlds import WORLDS
 from bench.worlds.world import SeesGains, World, load_world
 from engine.policy import BUILT_IN, Policy
@@ -23,8 +24,8 @@ SIMPLE = (
 )
 """What a platform could do without Genie's hybrid: a simple rule, or one source alone."""
 
-BASELINES = ("random", "popularity", "curriculum", "review_queue", "oracle")
-"""Teachers that are not policies."""
+LEARNERS_AT_ONCE = 4
+"""Learners that are taught at the same time over gRPC."""
 
 ALL = (*SIMPLE, "content_based_v1", "popularity_v1", "random_v1", "zone_v1", "hybrid_v1", "oracle")
 
@@ -42,6 +43,8 @@ class Plan:
     """Learners whose practice popularity and the collaborative filter are made from."""
     policies: Mapping[str, Policy] | None = None
     """Those that names stand for; the built-in ones when None."""
+    target: str = ""
+    """Server whose policies names stand for, as host:port; this process when empty."""
 
     def make_world(self) -> World:
         """Return the world.
@@ -54,8 +57,8 @@ class Plan:
         return load_world(Path(self.world), self.seed)
 
 
-def staff(world: World, plan: Plan) -> list[Teacher]:
-    """Return the teachers of a plan; an oracle only for a world that has one.
+def staff(world: World, plan: Plan, remote: RemoteSchool | None = None) -> list[Teacher]:
+    """Return the teachers of a plan, policies those of `remote` if given; an oracle only for a world that has one.
 
     Raises:
         KeyError: a name is neither a policy nor a baseline.
@@ -63,16 +66,20 @@ def staff(world: World, plan: Plan) -> list[Teacher]:
     policies = plan.policies or BUILT_IN
     simple: list[Teacher] = [Textbook(world), UniformTeacher(world, plan.seed), ReviewQueue(world)]
     log = earlier_learners(world, simple, plan.course, plan.earlier)
-    school = School.of(world, log.model(world, plan.seed))
+    school = School.of(world, log.model(world, plan.seed)) if remote is None else None
     by_name: dict[str, Teacher] = {teacher.name: teacher for teacher in simple}
     by_name["popularity"] = PopularTeacher(log.counts(len(world.questions)))
     if isinstance(world, SeesGains):
         by_name["oracle"] = Oracle(world, plan.course.exam_at)
-    return [
-        by_name[name] if name in by_name else EngineTeacher(school, policies[name], plan.seed)
-        for name in plan.teachers
-        if name in by_name or name != "oracle"
-    ]
+
+    def policy(name: str) -> Teacher:
+        if remote is not None:
+            return RemoteTeacher(remote, name)
+        assert school is not None
+        return EngineTeacher(school, policies[name], plan.seed)
+
+    wanted = [name for name in plan.teachers if name in by_name or name != "oracle"]
+    return [by_name[name] if name in by_name else policy(name) for name in wanted]
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class Played:
     course: dict[str, list[Outcome]]
     week: dict[str, list[Outcome]]
     """Empty when learners were not left to their own will."""
+    degraded: int = 0
+    """Slates that a server said were less than it could do."""
 
 
 def play(plan: Plan, numbers: Sequence[int], *, week: bool) -> Played:
@@ -104,6 +113,31 @@ def play_all(plan: Plan, learners: int, *, week: bool, processes: int = 1) -> Pl
     return Played(
         _merged([one.course for one in done], learners), _merged([one.week for one in done], learners)
     )
+
+
+def play_remotely(plan: Plan, learners: int, *, week: bool) -> Played:
+    """Teach learners 0 to `learners` − 1 with the policies of a running server, some learners at a time.
+
+    Raises:
+        grpc.RpcError: a call failed. RuntimeError: the server refuses what it is sent.
+    """
+    world = plan.make_world()
+    course: dict[str, list[Outcome]] = {}
+    free: dict[str, list[Outcome]] = {}
+    degraded = 0
+    with concurrent.futures.ThreadPoolExecutor(LEARNERS_AT_ONCE) as pool:
+        # A tenant for the lesson and one for the week: learners are new in both.
+        for outcomes, one in ((course, play_course), (free, play_week))[: 1 + week]:
+            school = RemoteSchool(world, plan.target)
+            school.open()
+            for teacher in staff(world, plan, school):
+                played = pool.map(
+                    lambda n, one=one, t=teacher: one(world, t, n, plan.course), range(learners)
+                )
+                outcomes[teacher.name] = list(played)
+            degraded += school.degraded
+            school.close()
+    return Played(course, free, degraded)
 
 
 def _part(task: tuple[Plan, Sequence[int], bool]) -> Played:

@@ -75,13 +75,13 @@ class Tally:
                 report_id=report.report_id, error=error.status(), correlation_id=report.correlation_id
             )
 
-    def count(self, report: pb.Report, outcomes: Iterable[ReportOutcome]) -> None:
-        """Count a report by what its experiments made of it."""
+    def count(self, index: int, report: pb.Report, outcomes: Iterable[ReportOutcome]) -> None:
+        """Count a report, the one at `index` of its message, by what its experiments made of it."""
         found = set(outcomes)
         if ReportOutcome.REUSED in found:
             self.refuse(report, errors.IdempotencyKeyReused(field="report_id", id=report.report_id))
         elif ReportOutcome.MISPLACED in found:
-            self.refuse(report, _misplaced())
+            self.refuse(report, _misplaced(index))
         elif ReportOutcome.RECORDED in found:
             self.reply.recorded_count += 1
         elif ReportOutcome.DUPLICATE in found:
@@ -91,15 +91,16 @@ class Tally:
 
 
 def take_reports(
-    store: Store, directory: Directory, reports: Sequence[pb.Report], call: Call, tally: Tally
+    store: Store, directory: Directory, messages: Sequence[pb.ReportMetricsRequest], call: Call, tally: Tally
 ) -> list[Partition]:
-    """Record reports, wait for the commits, and count them; the experiments that took any in."""
+    """Record the reports of messages, wait for the commits, and count them; the experiments that took any in."""
+    sent = [(index, report) for message in messages for index, report in enumerate(message.reports)]
     groups: dict[str, _Group] = {}
     outcomes: dict[int, list[ReportOutcome]] = {}
     known = {record.experiment_id: record for record in directory.of(call.tenant)}
-    for place, report in enumerate(reports):
+    for place, (index, report) in enumerate(sent):
         try:
-            concerned = _concerned(store, call, known, report)
+            concerned = _concerned(store, call, known, report, Violations().item("reports", index))
             for record in concerned:
                 entry = _entry(report, record)
                 groups.setdefault(record.experiment_id, []).append((place, report.learner_id, entry))
@@ -119,7 +120,7 @@ def take_reports(
         if any(outcome is ReportOutcome.RECORDED for _, outcome in results):
             changed.append(partition)
     for place, found in outcomes.items():
-        tally.count(reports[place], found)
+        tally.count(*sent[place], found)
     return changed
 
 
@@ -143,11 +144,10 @@ def _take_in(tx: Transaction, *, group: _Group, now: float) -> list[tuple[int, R
 
 
 def _concerned(
-    store: Store, call: Call, known: dict[str, ExperimentRecord], report: pb.Report
+    store: Store, call: Call, known: dict[str, ExperimentRecord], report: pb.Report, check: Violations
 ) -> Sequence[ExperimentRecord]:
     """The experiments a report is for. Raises InvalidRequest, ExperimentNotFound."""
     now = call.now
-    check = Violations()
     check.identifier("report_id", report.report_id)
     check.identifier("learner_id", report.learner_id)
     check.identifier("correlation_id", report.correlation_id, required=False)
@@ -192,6 +192,7 @@ def _check_exposure(check: Violations, exposure: pb.Exposure) -> None:
     check.whole("phase", exposure.phase, least=0, most=1_000)
     check.size("covariates", len(exposure.covariates), most=MOST_COVARIATES)
     for name, value in exposure.covariates.items():
+        check.text("covariates", name, most=MOST_SOURCE, required=True)
         check.number(f"covariates[{name!r}]", value, least=-MOST_VALUE, most=MOST_VALUE)
 
 
@@ -229,6 +230,8 @@ def _entry(report: pb.Report, experiment: ExperimentRecord) -> ReportRecord | fl
     )
 
 
-def _misplaced() -> errors.GenieError:
-    violation = errors.Violation("exposure.arm", "is not the arm that the learner has in that phase")
-    return errors.InvalidRequest([violation])
+def _misplaced(index: int) -> errors.GenieError:
+    path = f"reports[{index}].exposure.arm"
+    return errors.InvalidRequest(
+        [errors.Violation(path, "is not the arm that the learner has in that phase")]
+    )

@@ -198,11 +198,13 @@ class ExperimentService:
         tally = Tally()
         while arrived := requests.take(MESSAGES_A_COMMIT):
             call.renew()
+            check = Violations()
             for message in arrived:
+                check.size("reports", len(message.reports), least=1, most=MOST_REPORTS)
                 if len(message.reports) > MOST_REPORTS:
                     raise errors.BatchTooLarge(field="reports", size=len(message.reports), limit=MOST_REPORTS)
-            reports = [report for message in arrived for report in message.reports]
-            for partition in take_reports(self._store, self._directory, reports, call, tally):
+            check.check()
+            for partition in take_reports(self._store, self._directory, arrived, call, tally):
                 self._analyst.changed(partition)
         return tally.reply
 

@@ -44,6 +44,8 @@ HOPELESS_TEXTS = ("\0", "a\0b", "\x7f", "\x1b[2J", "x" * LONGER_THAN_ANY_LIMIT)
 LEAST, MOST = -(2**31), 2**31 - 1
 LEAST_LONG, MOST_LONG = -(2**63), 2**63 - 1
 
+_SIGNED = {"MetricValue.value", "MetricValue.denominator", "MetricBaseline.mean"}
+"""Numbers that may be negative."""
 _TIMES = {"google.protobuf.Timestamp", "google.protobuf.Duration"}
 _LEAVES = {*_TIMES, "google.protobuf.FieldMask", "google.type.Date"}
 
@@ -109,7 +111,9 @@ class Sound:
         if is_map(field):
             getattr(message, field.name)["key"] = value
         elif field.is_repeated:
-            if isinstance(value, Message):
+            if isinstance(value, tuple):
+                getattr(message, field.name).extend(value)
+            elif isinstance(value, Message):
                 getattr(message, field.name).add().CopyFrom(value)
             else:
                 getattr(message, field.name).append(value)
@@ -119,13 +123,12 @@ class Sound:
             setattr(message, field.name, value)
 
     def _value(self, field: FieldDescriptor) -> Any:
-        owner: Any = field.containing_type
-        for name in (f"{owner.name}.{field.name}", field.name):
+        for name in (_name(field), field.name):
             if name in self._values:
                 value = self._values[name]
                 return value(self) if callable(value) else value
         if is_map(field):
-            return "value"
+            return _map_value(field)
         if field.message_type is not None:
             if field.message_type.full_name in _LEAVES:
                 return _sound_leaf(field.message_type)
@@ -154,9 +157,16 @@ def wrongs(place: Place) -> Iterator[Wrong]:
     field, required = place.field, field_behavior_pb2.REQUIRED in _behaviour(place.field)
     yield Wrong("unset", place, required, lambda parent: parent.ClearField(field.name))
     if is_map(field):
-        for text, hopeless in [*((t, False) for t in NAUGHTY), *((t, True) for t in HOPELESS_TEXTS)]:
-            yield Wrong(f"key {text[:20]!r}", place, hopeless, _set_entry(field.name, text, "v"))
-            yield Wrong(f"entry {text[:20]!r}", place, hopeless, _set_entry(field.name, "k", text))
+        texts = [*((t, False) for t in NAUGHTY), *((t, True) for t in HOPELESS_TEXTS)]
+        for text, hopeless in texts:
+            yield Wrong(
+                f"key {text[:20]!r}", place, hopeless, _set_entry(field.name, text, _map_value(field))
+            )
+        entries: list[tuple[Any, bool]] = list(texts)
+        if not isinstance(_map_value(field), str):
+            entries = [(math.nan, True), (math.inf, True), (1e300, True), (-1.0, False), (5e-324, False)]
+        for entry, hopeless in entries:
+            yield Wrong(f"entry {entry!r:.20}", place, hopeless, _set_entry(field.name, "k", entry))
         return
     for what, value, hopeless in _values(field):
         yield Wrong(what, place, hopeless, setting(field, value))
@@ -185,7 +195,8 @@ def _values(field: FieldDescriptor) -> Iterator[tuple[str, Any, bool]]:
     elif kind is None and _python_type(field) is float:
         for number in (math.nan, math.inf, -math.inf, -1.0):
             # A negative embedding is as good as any.
-            yield str(number), number, not (number == -1.0 and field.is_repeated)
+            free = (field.is_repeated and field.name == "embedding") or _name(field) in _SIGNED
+            yield str(number), number, not (number == -1.0 and free)
         yield "tiny", 5e-324, False
     elif kind is None and _python_type(field) is int:
         wide = field.cpp_type in (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
@@ -234,7 +245,7 @@ def setting(field: FieldDescriptor, value: Any) -> Callable[[Any], None]:
 
     def change(parent: Any) -> None:
         if is_map(field):
-            getattr(parent, field.name)[value] = "v"
+            getattr(parent, field.name)[value] = _map_value(field)
         elif field.is_repeated:
             held = getattr(parent, field.name)
             del held[:]
@@ -247,7 +258,19 @@ def setting(field: FieldDescriptor, value: Any) -> Callable[[Any], None]:
     return change
 
 
-def _set_entry(name: str, key: str, value: str) -> Callable[[Any], None]:
+def _name(field: FieldDescriptor) -> str:
+    """The field with its message: `Concept.concept_id`."""
+    owner: Any = field.containing_type
+    return f"{owner.name}.{field.name}"
+
+
+def _map_value(field: FieldDescriptor) -> Any:
+    """A sound value of a map's entry."""
+    entry: Any = field.message_type
+    return "value" if _python_type(entry.fields_by_name["value"]) is str else 0.5
+
+
+def _set_entry(name: str, key: str, value: Any) -> Callable[[Any], None]:
     def change(parent: Any) -> None:
         getattr(parent, name)[key] = value
 

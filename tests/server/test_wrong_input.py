@@ -1,9 +1,12 @@
 """Every method of every service against input that is wrong: refused with code, reason and fields, and never broken."""
 
+import dataclasses
 import itertools
 import random
 import re
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import grpc
@@ -19,16 +22,20 @@ from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import resources_pb2
 from server import errors
 from server.assembly import SERVICES
+from server.convert import timestamp
+from server.experiments import errors as experiment_errors
+from server.experiments.assembly import SERVICE
 from server.validate import page_token
 from tests.server.core import LEARNER, TENANT_HEADER, Core, core
+from tests.server.experiments.world import Lab, lab
 from tests.server.hostile import Place, Sound, Wrong, is_map, places, setting, wrongs
 
-METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
+METHODS: list[MethodDescriptor] = [method for service in (*SERVICES, SERVICE) for method in service.methods]
 METHOD_NAMES = [method.name for method in METHODS]
 
 CODES = {
     kind.reason: kind.code.value[0]
-    for kind in vars(errors).values()
+    for kind in (*vars(errors).values(), *vars(experiment_errors).values())
     if isinstance(kind, type) and issubclass(kind, errors.GenieError)
 }
 """Status code of every reason."""
@@ -41,7 +48,14 @@ FAULTS = {
     "CANCELLED",
 }
 """Reasons that no input may lead to."""
-OTHER_REFUSALS = {"INVALID_PAGE_TOKEN", "UNKNOWN_POLICY", "BATCH_TOO_LARGE", "ANSWER_FROM_FUTURE"}
+OTHER_REFUSALS = {
+    "INVALID_PAGE_TOKEN",
+    "UNKNOWN_POLICY",
+    "UNKNOWN_ALGORITHM",
+    "UNKNOWN_METRIC",
+    "BATCH_TOO_LARGE",
+    "ANSWER_FROM_FUTURE",
+}
 """Reasons beside INVALID_FIELD that refuse a field's value for itself."""
 
 MARK = "Zq#7"
@@ -58,23 +72,76 @@ class Outcome(NamedTuple):
     statuses: list[status_pb2.Status]
 
 
+@dataclasses.dataclass
+class World(Core):
+    """One tenant of a server and of an experiment service."""
+
+    lab: Lab = dataclasses.field(kw_only=True)
+
+
 @pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(max_message_bytes=16_777_216, log_level="error") as running:
-        yield running
+def served() -> Iterator[World]:
+    with (
+        core(max_message_bytes=16_777_216, log_level="error") as running,
+        lab(max_message_bytes=16_777_216, log_level="error") as experiments,
+    ):
+        yield World(running.genie, running.port, running.stores, running.channel, lab=experiments)
 
 
 @pytest.fixture
-def world(served: Core, request: pytest.FixtureRequest) -> Core:
+def world(served: World, request: pytest.FixtureRequest) -> World:
     """A tenant of its own for every test, with something in it."""
-    mine = served.tenant_of(request.node.name)
+    own = served.tenant_of(request.node.name)
+    experiments = Lab(
+        served.lab.genie, served.lab.port, served.lab.store, served.lab.channel, tenant=own.tenant
+    )
+    mine = World(own.genie, own.port, own.stores, own.channel, own.tenant, lab=experiments)
     mine.chain("count", "add", "multiply", questions=4)
     mine.create(LEARNER)
     mine.record(mine.answer("count-1"))
     return mine
 
 
-def sound_requests(world: Core) -> Sound:
+def sound_experiments(own: Lab) -> dict[str, object]:
+    """Values of the experiment service's fields that it takes."""
+    ended, running = own.create(name="Ended"), own.create(name="Running")
+    for made in (ended, running):
+        own.start(made.experiment_id)
+    own.stop(ended.experiment_id)
+    arm = own.exposure(running.experiment_id, LEARNER).exposure.arm
+
+    def fresh(sound: Sound, *, start: bool = True) -> str:
+        made = own.create(name=sound.fresh("Experiment"))
+        if start:
+            own.start(made.experiment_id)
+        return made.experiment_id
+
+    return {
+        "experiment_id": running.experiment_id,
+        "StartExperimentRequest.experiment_id": partial(fresh, start=False),
+        "ChangeSplitRequest.experiment_id": fresh,
+        "StopExperimentRequest.experiment_id": fresh,
+        "WatchResultsRequest.experiment_id": ended.experiment_id,
+        "CreateExperimentRequest.name": lambda sound: sound.fresh("Made"),
+        "control_algorithm": "content_based_v1",
+        "treatment_algorithm": "hybrid_v1",
+        "more_treatment_algorithms": "popularity_v1",
+        "primary_metric": "practice_minutes",
+        "secondary_metrics": "accuracy",
+        "Guardrail.metric": "click_through",
+        "MetricDefinition.open_ended": False,
+        "ExperimentLayer.start": 0.25,
+        "planned_sample": 100,
+        "CreateExperimentRequest.traffic_split": (0.4, 0.3, 0.3),
+        "ChangeSplitRequest.traffic_split": (0.4, 0.6),
+        "Exposure.arm": arm,
+        "Exposure.phase": 0,
+        "Report.event_time": lambda sound: timestamp(time.time()),
+        "report_id": lambda sound: sound.fresh("report"),
+    }
+
+
+def sound_requests(world: World) -> Sound:
     """Requests that the world takes."""
     slate = world.recommend(limit=2)
     session = practice_pb.StartSessionRequest(learner_id=LEARNER, session_id="session")
@@ -114,20 +181,22 @@ def sound_requests(world: Core) -> Sound:
             "answer_id": lambda sound: sound.fresh("sent"),
             "event_id": lambda sound: sound.fresh("event"),
         }
+        | sound_experiments(world.lab)
     )
 
 
-def call(world: Core, method: MethodDescriptor, *requests: bytes, **headers: str) -> Outcome:
+def call(world: World, method: MethodDescriptor, *requests: bytes, **headers: str) -> Outcome:
     """Call a method with raw bytes."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
     if "x_tenant_id" not in headers:
         metadata.append((TENANT_HEADER, world.tenant))
+    channel = world.lab.channel if method.containing_service is SERVICE else world.channel
     kinds: dict[tuple[bool, bool], Any] = {
-        (False, False): world.channel.unary_unary,
-        (False, True): world.channel.unary_stream,
-        (True, False): world.channel.stream_unary,
-        (True, True): world.channel.stream_stream,
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
     }
     stub = kinds[method.client_streaming, method.server_streaming](
         path, None, GetMessageClass(method.output_type).FromString
@@ -135,7 +204,12 @@ def call(world: Core, method: MethodDescriptor, *requests: bytes, **headers: str
     argument: Any = iter(requests) if method.client_streaming else requests[0]
     try:
         reply = stub(argument, metadata=metadata, timeout=30)
-        replies = list(reply) if method.server_streaming else [reply]
+        if method.name.startswith("Watch"):
+            # It would never end by itself.
+            replies = [next(reply)]
+            reply.cancel()
+        else:
+            replies = list(reply) if method.server_streaming else [reply]
     except grpc.RpcError as error:
         status = rpc_status.from_call(cast(grpc.Call, error))
         if status is None:
@@ -219,11 +293,12 @@ def refused_for(outcome: Outcome, place: Place) -> bool:
     return False
 
 
-def assert_alive(world: Core) -> None:
+def assert_alive(world: World) -> None:
     """The server serves, and answers a good call."""
-    health: Any = health_pb2_grpc.HealthStub(world.channel)
-    check = health.Check(health_pb2.HealthCheckRequest())
-    assert check.status == health_pb2.HealthCheckResponse.SERVING
+    for channel in (world.channel, world.lab.channel):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        check = health.Check(health_pb2.HealthCheckRequest())
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
     assert world.recommend("somebody-new", limit=1).items
 
 
@@ -232,14 +307,14 @@ def show(problems: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=METHOD_NAMES)
-def test_sound_requests_are_taken(world: Core, method: MethodDescriptor) -> None:
+def test_sound_requests_are_taken(world: World, method: MethodDescriptor) -> None:
     sound = sound_requests(world)
     outcome = call(world, method, sound.request(method.input_type).SerializeToString())
     assert not outcome.statuses, outcome
 
 
 @pytest.mark.parametrize("method", METHODS, ids=METHOD_NAMES)
-def test_one_wrong_field(world: Core, method: MethodDescriptor) -> None:
+def test_one_wrong_field(world: World, method: MethodDescriptor) -> None:
     sound = sound_requests(world)
     problems = []
     for place in places(method.input_type):
@@ -264,7 +339,7 @@ def _spoil(request: Any, wrong: Wrong) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=METHOD_NAMES)
-def test_bytes_that_are_no_such_request(world: Core, method: MethodDescriptor) -> None:
+def test_bytes_that_are_no_such_request(world: World, method: MethodDescriptor) -> None:
     rng = random.Random(7)
     sound = sound_requests(world)
     good = sound.request(method.input_type).SerializeToString()
@@ -283,7 +358,7 @@ def test_bytes_that_are_no_such_request(world: Core, method: MethodDescriptor) -
 
 
 @pytest.mark.parametrize("method", METHODS, ids=METHOD_NAMES)
-def test_text_that_is_no_utf_8(world: Core, method: MethodDescriptor) -> None:
+def test_text_that_is_no_utf_8(world: World, method: MethodDescriptor) -> None:
     sound = sound_requests(world)
     problems = []
     for place in places(method.input_type):
@@ -303,7 +378,7 @@ def test_text_that_is_no_utf_8(world: Core, method: MethodDescriptor) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=METHOD_NAMES)
-def test_headers(world: Core, method: MethodDescriptor) -> None:
+def test_headers(world: World, method: MethodDescriptor) -> None:
     raw = sound_requests(world).request(method.input_type).SerializeToString()
     for tenant in ("", "..x/y", "a b", "x" * 65, "a/../b", "%00", "tenant;", "default\\"):
         outcome = call(world, method, raw, x_tenant_id=tenant)
@@ -322,7 +397,7 @@ PAGED = [method for method in METHODS if "page_token" in method.input_type.field
 
 
 @pytest.mark.parametrize("method", PAGED, ids=[method.name for method in PAGED])
-def test_forged_page_tokens(world: Core, method: MethodDescriptor) -> None:
+def test_forged_page_tokens(world: World, method: MethodDescriptor) -> None:
     sound = sound_requests(world)
     filters: list[tuple[object, ...]] = [(), (LEARNER,), (method.name,), (method.name, LEARNER)]
     names = {
@@ -350,7 +425,7 @@ def test_forged_page_tokens(world: Core, method: MethodDescriptor) -> None:
     show(problems)
 
 
-def test_a_refused_entry_does_not_hold_up_the_others(world: Core) -> None:
+def test_a_refused_entry_does_not_hold_up_the_others(world: World) -> None:
     good, bad = world.answer("count-2"), world.answer("count-2", answer_id="")
     reply = world.record(good, bad, world.answer("no-such"), world.answer("add-1"))
     assert (reply.recorded_count, reply.rejected_count) == (2, 2)
@@ -358,13 +433,14 @@ def test_a_refused_entry_does_not_hold_up_the_others(world: Core) -> None:
     assert detail(reply.results[2].error, error_details_pb2.ErrorInfo()).reason == "QUESTION_NOT_FOUND"
 
 
-def test_a_message_over_the_limit_is_refused_before_it_is_read(world: Core) -> None:
+def test_a_message_over_the_limit_is_refused_before_it_is_read(world: World) -> None:
     method = next(method for method in METHODS if method.name == "RecordAnswers")
     outcome = call(world, method, b"\x0a\x00" * 9_000_000)
     assert outcome.statuses[0].code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
     assert_alive(world)
 
 
-def test_every_method_of_every_service_is_covered(served: Core) -> None:
+def test_every_method_of_every_service_is_covered(served: World) -> None:
     assert [d.full_name for d, _ in served.genie._assembly.services] == [d.full_name for d in SERVICES]
-    assert len(METHODS) == len(set(METHOD_NAMES)) >= 31
+    assert [d.full_name for d, _ in served.lab.genie._assembly.services] == [SERVICE.full_name]
+    assert len(METHODS) == len(set(METHOD_NAMES)) >= 41

@@ -183,7 +183,8 @@ class ExperimentServiceServicer:
         up the others.
 
         Idempotency: by report id; after a broken stream, send everything again.
-        Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
+        Errors of the stream: MALFORMED_REQUEST, INVALID_FIELD (a message without reports), BATCH_TOO_LARGE,
+        STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
         Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
         Limits: 1,000 reports a message, any number of messages.
         """

@@ -93,7 +93,8 @@ class ExperimentServiceStub:
     up the others.
 
     Idempotency: by report id; after a broken stream, send everything again.
-    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
+    Errors of the stream: MALFORMED_REQUEST, INVALID_FIELD (a message without reports), BATCH_TOO_LARGE,
+    STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
     Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
     Limits: 1,000 reports a message, any number of messages.
     """
@@ -174,7 +175,8 @@ class ExperimentServiceAsyncStub(ExperimentServiceStub):
     up the others.
 
     Idempotency: by report id; after a broken stream, send everything again.
-    Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
+    Errors of the stream: MALFORMED_REQUEST, INVALID_FIELD (a message without reports), BATCH_TOO_LARGE,
+    STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
     Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
     Limits: 1,000 reports a message, any number of messages.
     """
@@ -300,7 +302,8 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         up the others.
 
         Idempotency: by report id; after a broken stream, send everything again.
-        Errors of the stream: MALFORMED_REQUEST, STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
+        Errors of the stream: MALFORMED_REQUEST, INVALID_FIELD (a message without reports), BATCH_TOO_LARGE,
+        STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
         Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
         Limits: 1,000 reports a message, any number of messages.
         """

@@ -1,6 +1,6 @@
 """Does the recommender teach? Simulated classrooms whose true models are not ours, against baselines and an oracle.
 
-    python -m bench.classroom [--quick] [--worlds leavers,…] [--policies hybrid_v1,…] [--learners 100]
+    python -m bench.classroom [--quick] [--worlds leavers,…] [--policies hybrid_v1,…] [--learners 100] [--report DIR]
     python -m bench.classroom --world FILE [--target HOST:PORT]
 
 Prints one JSON object a line. A world is a Python file: see bench/worlds/README.md.
@@ -9,137 +9,167 @@ Prints one JSON object a line. A world is a Python file: see bench/worlds/README
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bench.classrooms.figures import Resampled, best_of, column
 from bench.classrooms.play import Course, Outcome
+from bench.classrooms.report import Row, write_report
 from bench.classrooms.staff import ALL, SIMPLE, Plan, Played, play_all, play_remotely
 from bench.output import emit
 from bench.worlds import HELD_OUT, WORLDS
 from bench.worlds.world import DAY_S, Wilful
 
 BENCH = "classroom"
-HYBRID = "hybrid_v1"
+HYBRID, ORACLE, RANDOM, TEXTBOOK = "hybrid_v1", "oracle", "random", "curriculum"
 SHARE_MEAN_BAR, SHARE_BAR, RATIO_BAR, MINUTES_BAR = 0.85, 0.60, 1.05, 1.15
-NOON = 1_750_000_000.0 // DAY_S * DAY_S + 16 * 3600.0
+AFTERNOON = 1_750_000_000.0 // DAY_S * DAY_S + 16 * 3600.0
 """Start of every course in this process: what day it is makes no difference."""
 
 
-def report(world: str, played: Played, *, seed: int, judged: bool) -> tuple[bool, float]:
-    """Print what came of one world; return (whether its bars hold, the hybrid's share of the oracle's gain)."""
+@dataclass
+class Run:
+    """Lines told so far, rows by world, and whether all bars held."""
+
+    lines: list[dict[str, object]] = field(default_factory=list)
+    worlds: dict[str, list[Row]] = field(default_factory=dict)
+    shares: list[float] = field(default_factory=list)
+    """Of the worlds that bars are about."""
+    held: bool = True
+
+    def tell(self, metric: str, value: float, bar: str = "", **facts: object) -> None:
+        """Print one line and keep it; a bar that does not hold is remembered."""
+        holds = emit(BENCH, metric, value, bar=bar, **facts)
+        judged: dict[str, object] = {"bar": bar, "holds": holds} if bar else {}
+        self.lines.append({"bench": BENCH, "metric": metric, "value": value, **judged, **facts})
+        self.held &= holds
+
+
+def rows_of(played: Played, again: Resampled) -> list[Row]:
+    """Return what every teacher reached, with intervals."""
+    outcomes = played.course
+    gains = {name: column(those, "gain") for name, those in outcomes.items()}
+    scaled = ORACLE in gains and RANDOM in gains
+    rows = []
+    for name, those in outcomes.items():
+        free = played.week.get(name)
+        rows.append(
+            Row(
+                teacher=name,
+                simple=name in SIMPLE,
+                gain=again.mean(gains[name]),
+                share=again.share(gains[name], gains[RANDOM], gains[ORACLE]) if scaled else None,
+                correct=_mean(those, "correct") / max(_mean(those, "answers"), 1.0),
+                minutes=again.mean(column(free, "minutes")) if free else None,
+                days=_mean(free, "days") if free else 0.0,
+            )
+        )
+    return rows
+
+
+def report(run: Run, world: str, played: Played, *, seed: int, judged: bool) -> None:
+    """Tell what came of one world."""
     outcomes = played.course
     learners = len(next(iter(outcomes.values())))
     again = Resampled(learners, seed)
-    gains = {name: column(those, "gain") for name, those in outcomes.items()}
-    scaled = "oracle" in gains and "random" in gains
-    for name, those in outcomes.items():
-        figure = again.mean(gains[name])
-        facts: dict[str, object] = {**figure.rounded(), "before": round(_mean(those, "before"), 4)}
-        facts["correct"] = round(_mean(those, "correct") / max(_mean(those, "answers"), 1.0), 3)
-        facts["minutes"] = round(_mean(those, "minutes"), 1)
-        if scaled:
-            share = again.share(gains[name], gains["random"], gains["oracle"])
-            facts.update(
-                share=round(share.value, 3), share_low=round(share.low, 3), share_high=round(share.high, 3)
-            )
-        emit(BENCH, f"{world}.{name}.gain", round(figure.value, 4), bar="", learners=learners, **facts)
-    held, own_share = True, float("nan")
-    if HYBRID in gains:
-        if scaled:
-            own_share = again.share(gains[HYBRID], gains["random"], gains["oracle"]).value
-            bar = f">= {SHARE_BAR}" if judged else ""
-            held &= emit(BENCH, f"{world}.share_of_oracle", round(own_share, 3), bar=bar)
-        if any(name in gains for name in SIMPLE):
-            best = best_of(outcomes, SIMPLE)
-            ratio = again.ratio(gains[HYBRID], gains[best])
-            bar = f">= {RATIO_BAR}" if judged else ""
-            held &= emit(
-                BENCH,
-                f"{world}.over_best_simple",
-                round(ratio.value, 3),
-                bar=bar,
-                best=best,
-                **ratio.rounded(3),
-            )
-    if played.week:
-        held &= report_week(world, played.week, again, judged=judged)
-    return held, own_share
-
-
-def report_week(
-    world: str, outcomes: Mapping[str, Sequence[Outcome]], again: Resampled, *, judged: bool
-) -> bool:
-    """Print what came of a week of free will; return whether the bar on minutes holds."""
-    minutes = {name: column(those, "minutes") for name, those in outcomes.items()}
-    for name, those in outcomes.items():
-        figure = again.mean(minutes[name])
-        facts = {
-            "days": round(_mean(those, "days"), 2),
-            "still_there_on_day_7": round(float(np.mean(column(those, "last_day") == 6)), 3),
-            "gain": round(_mean(those, "gain"), 4),
+    rows = run.worlds[world] = rows_of(played, again)
+    for row in rows:
+        facts: dict[str, object] = {
+            "learners": learners,
+            **row.gain.rounded(),
+            "correct": round(row.correct, 3),
         }
-        emit(
-            BENCH,
-            f"{world}.{name}.minutes_7_days",
-            round(figure.value, 2),
-            bar="",
-            **figure.rounded(2),
-            **facts,
+        if row.share is not None:
+            facts |= {"share": round(row.share.value, 3)}
+            facts |= {f"share_{end}": value for end, value in row.share.rounded(3).items()}
+        facts["before"] = round(_mean(outcomes[row.teacher], "before"), 4)
+        run.tell(f"{world}.{row.teacher}.gain", round(row.gain.value, 4), "", **facts)
+    hybrid = next((row for row in rows if row.teacher == HYBRID), None)
+    if hybrid is not None:
+        if hybrid.share is not None:
+            share = hybrid.share
+            run.tell(
+                f"{world}.share_of_oracle",
+                round(share.value, 3),
+                f">= {SHARE_BAR}" if judged else "",
+                **share.rounded(3),
+            )
+            if judged:
+                run.shares.append(share.value)
+        if any(row.simple for row in rows):
+            best = best_of(outcomes, SIMPLE)
+            ratio = again.ratio(column(outcomes[HYBRID], "gain"), column(outcomes[best], "gain"))
+            bar = f">= {RATIO_BAR}" if judged else ""
+            run.tell(f"{world}.over_best_simple", round(ratio.value, 3), bar, best=best, **ratio.rounded(3))
+    if played.week:
+        report_week(run, world, played, again, judged=judged)
+
+
+def report_week(run: Run, world: str, played: Played, again: Resampled, *, judged: bool) -> None:
+    """Tell what came of a week of free will."""
+    for row in run.worlds[world]:
+        if row.minutes is None:
+            continue
+        those = played.week[row.teacher]
+        run.tell(
+            f"{world}.{row.teacher}.minutes_7_days",
+            round(row.minutes.value, 2),
+            "",
+            **row.minutes.rounded(2),
+            days=round(row.days, 2),
+            there_on_day_7=round(float(np.mean(column(those, "last_day") == 6)), 3),
+            gain=round(_mean(those, "gain"), 4),
         )
-    if HYBRID not in minutes or "curriculum" not in minutes:
-        return True
-    ratio = again.ratio(minutes[HYBRID], minutes["curriculum"])
-    bar = f">= {MINUTES_BAR}" if judged else ""
-    return emit(BENCH, f"{world}.minutes_over_curriculum", round(ratio.value, 3), bar=bar, **ratio.rounded(3))
+    if HYBRID in played.week and TEXTBOOK in played.week:
+        ratio = again.ratio(column(played.week[HYBRID], "minutes"), column(played.week[TEXTBOOK], "minutes"))
+        bar = f">= {MINUTES_BAR}" if judged else ""
+        run.tell(f"{world}.minutes_over_curriculum", round(ratio.value, 3), bar, **ratio.rounded(3))
 
 
 def _mean(outcomes: Sequence[Outcome], name: str) -> float:
     return float(column(outcomes, name).mean())
 
 
-def run(options: argparse.Namespace) -> bool:
-    """Play every world that is asked for, and report; whether all bars hold."""
-    worlds = [str(options.world)] if options.world else options.worlds.split(",")
+def plan_of(options: argparse.Namespace, world: str) -> Plan:
+    """Return what is to be played in a world."""
     small = options.quick
     days, answers_a_day = (3, 8) if small else (options.days, options.answers_a_day)
-    course = Course(NOON, days, answers_a_day)
+    course = Course(AFTERNOON, days, answers_a_day)
     if options.target:
         # A server takes no answers from the future: the last day is today, the exam is left to come.
         course = replace(course, begins_at=time.time() - DAY_S * max(days, 7))
-    held, shares = True, []
+    teachers = tuple(options.policies.split(","))
+    return Plan(world, course, teachers, options.seed, 6 if small else options.earlier, target=options.target)
+
+
+def play_worlds(options: argparse.Namespace) -> Run:
+    """Play every world that is asked for, and tell what came of it."""
+    run = Run()
+    worlds = [str(options.world)] if options.world else options.worlds.split(",")
+    learners = 4 if options.quick else options.learners
     for world in worlds:
-        plan = Plan(
-            world,
-            course,
-            tuple(options.policies.split(",")),
-            options.seed,
-            6 if small else options.earlier,
-            target=options.target,
-        )
+        plan = plan_of(options, world)
         wilful = isinstance(plan.make_world(), Wilful)
-        learners = 4 if small else options.learners
+        name = f"held_out.{world}" if world in HELD_OUT else Path(world).stem
         if options.target:
             played = play_remotely(plan, learners, week=wilful)
-            held &= emit(BENCH, f"{Path(world).stem}.degraded_slates", played.degraded, bar="== 0")
+            run.tell(f"{name}.degraded_slates", played.degraded, "== 0")
         else:
             played = play_all(plan, learners, week=wilful, processes=options.processes)
-        judged = not small and world in WORLDS and world not in HELD_OUT
-        name = Path(world).stem
-        name = f"held_out.{name}" if world in HELD_OUT else name
-        fine, share = report(name, played, seed=options.seed, judged=judged)
-        held &= fine
-        if judged:
-            shares.append(share)
-    if shares and np.isfinite(shares).all():
-        bar = f">= {SHARE_MEAN_BAR}" if len(shares) == len(WORLDS) - len(HELD_OUT) else ""
-        held &= emit(
-            BENCH, "mean_share_of_oracle", round(float(np.mean(shares)), 3), bar=bar, worlds=len(shares)
+        judged = not options.quick and world in WORLDS and world not in HELD_OUT
+        report(run, name, played, seed=options.seed, judged=judged)
+    if run.shares:
+        whole = len(run.shares) == len(WORLDS) - len(HELD_OUT)
+        mean = round(float(np.mean(run.shares)), 3)
+        run.tell(
+            "mean_share_of_oracle", mean, f">= {SHARE_MEAN_BAR}" if whole else "", worlds=len(run.shares)
         )
-    return held
+    if options.report:
+        write_report(options.report, run.worlds, run.lines, learners=learners)
+    return run
 
 
 def main() -> int:
@@ -161,8 +191,9 @@ def main() -> int:
         "--earlier", type=int, default=60, help="learners that others' practice is taken from"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--processes", type=int, default=1)
-    return 0 if run(parser.parse_args()) else 1
+    parser.add_argument("--processes", type=int, default=1, help="processes that share the learners")
+    parser.add_argument("--report", type=Path, help="folder for the lines, a Markdown table and a plot")
+    return 0 if play_worlds(parser.parse_args()).held else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Genie as a teacher over gRPC: what a platform would send, in a tenant of its own. Knows nothing of the truth."""
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ class RemoteSchool:
     tenant: str = field(default_factory=lambda: f"classroom-{uuid.uuid4().hex[:12]}")
     degraded: int = 0
     """Slates that the server said were less than it could do."""
+    slates: Counter[str] = field(default_factory=Counter)
+    """Slates by the policy that chose them."""
 
     def __post_init__(self) -> None:
         """Connect; nothing is sent yet."""
@@ -129,6 +132,7 @@ class RemotePupil:
         )
         slate = reply.recommendation
         self.school.degraded += slate.degraded
+        self.school.slates[slate.policy] += 1
         self.recommendation_id = slate.recommendation_id
         return self.school.places[slate.items[0].question_id] if slate.items else -1
 

@@ -19,6 +19,7 @@ from server.admission import Drain
 from server.app import Assembly
 from server.config import ConfigurationError, Settings
 from server.experiments.junction import Junction
+from server.experiments.spool import SPOOL
 from server.measuring import measure_store, measure_tenants, meter_of
 from server.metrics import Meter
 from server.model_parts import model_source
@@ -27,6 +28,7 @@ from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
 from server.services.practice import PracticeService
 from server.services.recommendation import RecommendationService
+from server.system_metrics import SystemMetricsReader
 from server.tenants import Tenants
 from store.stores import STATE, Stores, memory_stores, open_stores
 
@@ -100,6 +102,9 @@ def put_together(
     tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
     tenants.prepare()
     state, serving = stores.state, stores.serving
+    system = SystemMetricsReader(
+        state=state, serving=serving, meter=meter, spool=settings.data_directory / SPOOL
+    )
     measure_store(meter, state, STATE)
     measure_tenants(meter, tenants, settings.data_directory)
     instances = (
@@ -116,7 +121,7 @@ def put_together(
             keep_seconds=settings.recommendation_hours * 3600.0,
             experiments=experiments,
         ),
-        AnalyticsService(store=state, tenants=tenants),
+        AnalyticsService(store=state, tenants=tenants, system=system),
     )
 
     def close() -> None:

@@ -59,7 +59,7 @@ PROMISED_METHODS = {
     "RecommendationService": (
         "Recommend BatchRecommend ListActiveRecommendations RecordFeedback ExplainRecommendation"
     ),
-    "AnalyticsService": "GetDailyReport GetWeeklySummary",
+    "AnalyticsService": "GetSystemMetrics WatchSystemMetrics GetDailyReport GetWeeklySummary",
 }
 
 HARMLESS_TO_REPEAT = {
@@ -156,9 +156,10 @@ def test_query_parameters_can_be_written_in_a_url(method: MethodDescriptor) -> N
         return
     for field in method.input_type.fields:
         if f"{{{field.name}}}" not in path:
-            # google.api.http writes a date as date.year=2026&date.month=5&date.day=4.
-            in_parts = field.message_type is not None and field.message_type.full_name == "google.type.Date"
-            assert field.message_type is None or in_parts, f"{field.full_name} is a message or a map"
+            # A date is written as date.year=2026&date.month=5&date.day=4, a Duration as window=60s.
+            written = {None, "google.type.Date", "google.protobuf.Duration"}
+            kind = None if field.message_type is None else field.message_type.full_name
+            assert kind in written, f"{field.full_name} is a message or a map"
 
 
 def test_rest_paths_are_unique() -> None:

@@ -1,5 +1,8 @@
 """AnalyticsService: figures over learners and time. Works them out elsewhere."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from google.type.date_pb2 import Date
 
 from genie.v1 import analytics_service_pb2 as pb
@@ -16,18 +19,52 @@ from server.services.reports import (
     every_learner,
     learner_facts,
 )
+from server.system_metrics import LEAST_WINDOW_SECONDS, MOST_WINDOW_SECONDS, SystemMetricsReader
 from server.tenants import Tenants
 from server.validate import Violations
 from store.api import Partition, Store
 from store.learners import read_profile
 
+INTERVAL_SECONDS = 5.0
+LEAST_INTERVAL_SECONDS = 1.0
+MOST_INTERVAL_SECONDS = 3_600.0
+WATCHED_SECONDS = 60.0
+"""Window of a watcher who names none."""
+
 
 class AnalyticsService:
     """Serves `genie.v1.AnalyticsService`."""
 
-    def __init__(self, *, store: Store, tenants: Tenants) -> None:
+    def __init__(self, *, store: Store, tenants: Tenants, system: SystemMetricsReader) -> None:
         self._store = store
         self._tenants = tenants
+        self._system = system
+
+    def get_system_metrics(
+        self, request: pb.GetSystemMetricsRequest, call: Call
+    ) -> pb.GetSystemMetricsResponse:
+        """How the server fares, and what was done today."""
+        check = Violations()
+        window = _span(
+            check, request, "window", LEAST_WINDOW_SECONDS, MOST_WINDOW_SECONDS, MOST_WINDOW_SECONDS
+        )
+        check.check()
+        return pb.GetSystemMetricsResponse(metrics=self._system.read(call.tenant, call.now, window))
+
+    def watch_system_metrics(
+        self, request: pb.WatchSystemMetricsRequest, call: Call
+    ) -> Iterator[pb.WatchSystemMetricsResponse]:
+        """The same again and again."""
+        check = Violations()
+        interval = _span(
+            check, request, "interval", LEAST_INTERVAL_SECONDS, MOST_INTERVAL_SECONDS, INTERVAL_SECONDS
+        )
+        window = _span(check, request, "window", LEAST_WINDOW_SECONDS, MOST_WINDOW_SECONDS, WATCHED_SECONDS)
+        check.check()
+        while True:
+            call.renew()
+            yield pb.WatchSystemMetricsResponse(metrics=self._system.read(call.tenant, call.now, window))
+            call.pause(interval)
 
     def get_daily_report(self, request: pb.GetDailyReportRequest, call: Call) -> pb.GetDailyReportResponse:
         """A day of a learner, or of all."""
@@ -101,3 +138,10 @@ def _day(check: Violations, field: str, value: Date, *, most: int) -> int:
 
 def _period(last: int | None, now: float, time_zone: str, span: int) -> Period:
     return Period.over(now, time_zone, span) if last is None else Period.ending(last, span)
+
+
+def _span(check: Violations, request: Any, name: str, least: float, most: float, default: float) -> float:
+    """Seconds of an optional Duration."""
+    if not request.HasField(name):
+        return default
+    return check.duration(name, getattr(request, name), least_seconds=least, most_seconds=most)

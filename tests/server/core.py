@@ -12,14 +12,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
-from genie.v1 import catalog_service_pb2 as catalog_pb
 from genie.v1 import (
+    analytics_service_pb2_grpc,
     catalog_service_pb2_grpc,
     learner_service_pb2_grpc,
     practice_service_pb2_grpc,
     recommendation_service_pb2_grpc,
     resources_pb2,
 )
+from genie.v1 import catalog_service_pb2 as catalog_pb
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
@@ -68,6 +69,10 @@ class Core:
     @property
     def recommendations(self) -> recommendation_service_pb2_grpc.RecommendationServiceStub:
         return recommendation_service_pb2_grpc.RecommendationServiceStub(self.channel)
+
+    @property
+    def analytics(self) -> analytics_service_pb2_grpc.AnalyticsServiceStub:
+        return analytics_service_pb2_grpc.AnalyticsServiceStub(self.channel)
 
     def chain(self, *concept_ids: str, questions: int = 10, hard: bool = False) -> None:
         """A catalogue of concepts, each the prerequisite of the next, with questions `concept-0` and on."""

@@ -1,6 +1,7 @@
 """LearnerService beside the services it works with, on stores in memory, and short ways to call them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from genie.v1 import (
 )
 from genie.v1 import learner_service_pb2 as pb
 from server import errors
+from server.metrics import Meter
 from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
 from server.services.practice import PracticeService
 from server.services.recommendation import RecommendationService
+from server.system_metrics import SystemMetricsReader
 from server.tenants import Tenants
 from store.api import Store
 from store.memory_store import MemoryStore
@@ -43,7 +46,10 @@ class World:
         self.catalog = CatalogService(store=self.store, serving=self.serving, tenants=self.tenants)
         self.practice = PracticeService(store=self.store, tenants=self.tenants)
         self.learners = LearnerService(store=self.store, serving=self.serving, tenants=self.tenants)
-        self.analytics = AnalyticsService(store=self.store, tenants=self.tenants)
+        system = SystemMetricsReader(
+            state=self.store, serving=self.serving, meter=Meter(), spool=Path("no-such-directory")
+        )
+        self.analytics = AnalyticsService(store=self.store, tenants=self.tenants, system=system)
         self.recommendations = RecommendationService(
             store=self.store,
             serving=self.serving,

@@ -23,18 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from genie.v1 import report_pb2 as genie_dot_v1_dot_report__pb2
+from genie.v1 import system_metrics_pb2 as genie_dot_v1_dot_system__metrics__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.type import date_pb2 as google_dot_type_dot_date__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n genie/v1/analytics_service.proto\x12\x08genie.v1\x1a\x15genie/v1/report.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x16google/type/date.proto\"X\n\x15GetDailyReportRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12%\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\"\x86\x01\n\x16GetDailyReportResponse\x12\x31\n\x0elearner_report\x18\x01 \x01(\x0b\x32\x17.genie.v1.LearnerReportH\x00\x12/\n\rtenant_report\x18\x02 \x01(\x0b\x32\x16.genie.v1.TenantReportH\x00\x42\x08\n\x06report\"_\n\x17GetWeeklySummaryRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12*\n\tlast_date\x18\x02 \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\"\x88\x01\n\x18GetWeeklySummaryResponse\x12\x31\n\x0elearner_report\x18\x01 \x01(\x0b\x32\x17.genie.v1.LearnerReportH\x00\x12/\n\rtenant_report\x18\x02 \x01(\x0b\x32\x16.genie.v1.TenantReportH\x00\x42\x08\n\x06report2\x81\x02\n\x10\x41nalyticsService\x12r\n\x0eGetDailyReport\x12\x1f.genie.v1.GetDailyReportRequest\x1a .genie.v1.GetDailyReportResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/reports/daily\x12y\n\x10GetWeeklySummary\x12!.genie.v1.GetWeeklySummaryRequest\x1a\".genie.v1.GetWeeklySummaryResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/reports/weeklyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n genie/v1/analytics_service.proto\x12\x08genie.v1\x1a\x15genie/v1/report.proto\x1a\x1dgenie/v1/system_metrics.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16google/type/date.proto\"J\n\x17GetSystemMetricsRequest\x12/\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"D\n\x18GetSystemMetricsResponse\x12(\n\x07metrics\x18\x01 \x01(\x0b\x32\x17.genie.v1.SystemMetrics\"\x7f\n\x19WatchSystemMetricsRequest\x12\x31\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12/\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"F\n\x1aWatchSystemMetricsResponse\x12(\n\x07metrics\x18\x01 \x01(\x0b\x32\x17.genie.v1.SystemMetrics\"X\n\x15GetDailyReportRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12%\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\"\x86\x01\n\x16GetDailyReportResponse\x12\x31\n\x0elearner_report\x18\x01 \x01(\x0b\x32\x17.genie.v1.LearnerReportH\x00\x12/\n\rtenant_report\x18\x02 \x01(\x0b\x32\x16.genie.v1.TenantReportH\x00\x42\x08\n\x06report\"_\n\x17GetWeeklySummaryRequest\x12\x18\n\nlearner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12*\n\tlast_date\x18\x02 \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\"\x88\x01\n\x18GetWeeklySummaryResponse\x12\x31\n\x0elearner_report\x18\x01 \x01(\x0b\x32\x17.genie.v1.LearnerReportH\x00\x12/\n\rtenant_report\x18\x02 \x01(\x0b\x32\x16.genie.v1.TenantReportH\x00\x42\x08\n\x06report2\x86\x04\n\x10\x41nalyticsService\x12y\n\x10GetSystemMetrics\x12!.genie.v1.GetSystemMetricsRequest\x1a\".genie.v1.GetSystemMetricsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/metrics/system\x12\x87\x01\n\x12WatchSystemMetrics\x12#.genie.v1.WatchSystemMetricsRequest\x1a$.genie.v1.WatchSystemMetricsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/metrics/system:watch0\x01\x12r\n\x0eGetDailyReport\x12\x1f.genie.v1.GetDailyReportRequest\x1a .genie.v1.GetDailyReportResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/reports/daily\x12y\n\x10GetWeeklySummary\x12!.genie.v1.GetWeeklySummaryRequest\x1a\".genie.v1.GetWeeklySummaryResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/reports/weeklyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'genie.v1.analytics_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETSYSTEMMETRICSREQUEST'].fields_by_name['window']._loaded_options = None
+  _globals['_GETSYSTEMMETRICSREQUEST'].fields_by_name['window']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHSYSTEMMETRICSREQUEST'].fields_by_name['interval']._loaded_options = None
+  _globals['_WATCHSYSTEMMETRICSREQUEST'].fields_by_name['interval']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHSYSTEMMETRICSREQUEST'].fields_by_name['window']._loaded_options = None
+  _globals['_WATCHSYSTEMMETRICSREQUEST'].fields_by_name['window']._serialized_options = b'\342A\001\001'
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['learner_id']._loaded_options = None
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['learner_id']._serialized_options = b'\342A\001\001'
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['date']._loaded_options = None
@@ -43,18 +51,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWEEKLYSUMMARYREQUEST'].fields_by_name['learner_id']._serialized_options = b'\342A\001\001'
   _globals['_GETWEEKLYSUMMARYREQUEST'].fields_by_name['last_date']._loaded_options = None
   _globals['_GETWEEKLYSUMMARYREQUEST'].fields_by_name['last_date']._serialized_options = b'\342A\001\001'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GetSystemMetrics']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['GetSystemMetrics']._serialized_options = b'\202\323\344\223\002\030\022\026/api/v1/metrics/system'
+  _globals['_ANALYTICSSERVICE'].methods_by_name['WatchSystemMetrics']._loaded_options = None
+  _globals['_ANALYTICSSERVICE'].methods_by_name['WatchSystemMetrics']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/metrics/system:watch'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetDailyReport']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetDailyReport']._serialized_options = b'\202\323\344\223\002\027\022\025/api/v1/reports/daily'
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetWeeklySummary']._loaded_options = None
   _globals['_ANALYTICSSERVICE'].methods_by_name['GetWeeklySummary']._serialized_options = b'\202\323\344\223\002\030\022\026/api/v1/reports/weekly'
-  _globals['_GETDAILYREPORTREQUEST']._serialized_start=156
-  _globals['_GETDAILYREPORTREQUEST']._serialized_end=244
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=247
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=381
-  _globals['_GETWEEKLYSUMMARYREQUEST']._serialized_start=383
-  _globals['_GETWEEKLYSUMMARYREQUEST']._serialized_end=478
-  _globals['_GETWEEKLYSUMMARYRESPONSE']._serialized_start=481
-  _globals['_GETWEEKLYSUMMARYRESPONSE']._serialized_end=617
-  _globals['_ANALYTICSSERVICE']._serialized_start=620
-  _globals['_ANALYTICSSERVICE']._serialized_end=877
+  _globals['_GETSYSTEMMETRICSREQUEST']._serialized_start=219
+  _globals['_GETSYSTEMMETRICSREQUEST']._serialized_end=293
+  _globals['_GETSYSTEMMETRICSRESPONSE']._serialized_start=295
+  _globals['_GETSYSTEMMETRICSRESPONSE']._serialized_end=363
+  _globals['_WATCHSYSTEMMETRICSREQUEST']._serialized_start=365
+  _globals['_WATCHSYSTEMMETRICSREQUEST']._serialized_end=492
+  _globals['_WATCHSYSTEMMETRICSRESPONSE']._serialized_start=494
+  _globals['_WATCHSYSTEMMETRICSRESPONSE']._serialized_end=564
+  _globals['_GETDAILYREPORTREQUEST']._serialized_start=566
+  _globals['_GETDAILYREPORTREQUEST']._serialized_end=654
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=657
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=791
+  _globals['_GETWEEKLYSUMMARYREQUEST']._serialized_start=793
+  _globals['_GETWEEKLYSUMMARYREQUEST']._serialized_end=888
+  _globals['_GETWEEKLYSUMMARYRESPONSE']._serialized_start=891
+  _globals['_GETWEEKLYSUMMARYRESPONSE']._serialized_end=1027
+  _globals['_ANALYTICSSERVICE']._serialized_start=1030
+  _globals['_ANALYTICSSERVICE']._serialized_end=1548
 # @@protoc_insertion_point(module_scope)

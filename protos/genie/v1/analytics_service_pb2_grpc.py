@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AnalyticsServiceStub:
-    """Figures over learners and time.
+    """Figures over learners and time, from real state, and right across worker processes, kills and restarts.
 
     Every method may also answer with the reasons that `error_reason.proto` lists as common to all. A request
     is at most 4 MiB, as the server is configured. Ids are 1 to 128 printable characters and at most 256 bytes
@@ -39,6 +39,16 @@ class AnalyticsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetSystemMetrics = channel.unary_unary(
+                '/genie.v1.AnalyticsService/GetSystemMetrics',
+                request_serializer=genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsRequest.SerializeToString,
+                response_deserializer=genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsResponse.FromString,
+                _registered_method=True)
+        self.WatchSystemMetrics = channel.unary_stream(
+                '/genie.v1.AnalyticsService/WatchSystemMetrics',
+                request_serializer=genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsRequest.SerializeToString,
+                response_deserializer=genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsResponse.FromString,
+                _registered_method=True)
         self.GetDailyReport = channel.unary_unary(
                 '/genie.v1.AnalyticsService/GetDailyReport',
                 request_serializer=genie_dot_v1_dot_analytics__service__pb2.GetDailyReportRequest.SerializeToString,
@@ -52,12 +62,30 @@ class AnalyticsServiceStub:
 
 
 class AnalyticsServiceServicer:
-    """Figures over learners and time.
+    """Figures over learners and time, from real state, and right across worker processes, kills and restarts.
 
     Every method may also answer with the reasons that `error_reason.proto` lists as common to all. A request
     is at most 4 MiB, as the server is configured. Ids are 1 to 128 printable characters and at most 256 bytes
     in UTF-8.
     """
+
+    def GetSystemMetrics(self, request, context):
+        """The numbers of now.
+
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSystemMetrics(self, request, context):
+        """The numbers of now, and again at an interval until the caller goes or the worker stops.
+
+        Errors: INVALID_FIELD, TOO_MANY_STREAMS, SERVER_DRAINING (watch again: another worker answers).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetDailyReport(self, request, context):
         """Reports on a day: a learner's, or all learners' when none is named. A report on all reads every learner, about a
@@ -81,6 +109,16 @@ class AnalyticsServiceServicer:
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetSystemMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSystemMetrics,
+                    request_deserializer=genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsRequest.FromString,
+                    response_serializer=genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsResponse.SerializeToString,
+            ),
+            'WatchSystemMetrics': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSystemMetrics,
+                    request_deserializer=genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsRequest.FromString,
+                    response_serializer=genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsResponse.SerializeToString,
+            ),
             'GetDailyReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDailyReport,
                     request_deserializer=genie_dot_v1_dot_analytics__service__pb2.GetDailyReportRequest.FromString,
@@ -100,12 +138,66 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalyticsService:
-    """Figures over learners and time.
+    """Figures over learners and time, from real state, and right across worker processes, kills and restarts.
 
     Every method may also answer with the reasons that `error_reason.proto` lists as common to all. A request
     is at most 4 MiB, as the server is configured. Ids are 1 to 128 printable characters and at most 256 bytes
     in UTF-8.
     """
+
+    @staticmethod
+    def GetSystemMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genie.v1.AnalyticsService/GetSystemMetrics',
+            genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsRequest.SerializeToString,
+            genie_dot_v1_dot_analytics__service__pb2.GetSystemMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSystemMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/genie.v1.AnalyticsService/WatchSystemMetrics',
+            genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsRequest.SerializeToString,
+            genie_dot_v1_dot_analytics__service__pb2.WatchSystemMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetDailyReport(request,

@@ -122,11 +122,13 @@ class _Work:
 
     view: ConceptView
     catalog: Catalog
-    ranked: list[int]
+    ranked: I8
     """Rows that may be worked on, in the order of preference."""
     left: F8
     """(nc,) seconds until each is mastered."""
     mastered: U1
+    ready: F8
+    """(nc,) as `mastered` has it."""
     begun: list[int]
 
     @classmethod
@@ -139,17 +141,16 @@ class _Work:
         room = np.maximum(FULLY_READY - view.mastery, 0.0) / RISE_AN_ANSWER
         least = np.maximum(MASTERED_ATTEMPTS - view.attempts.astype(np.float64), 1.0)
         answers = np.minimum(np.maximum(np.ceil(room), least), MOST_ANSWERS)
-        return cls(view, catalog, ranked.tolist(), answers * seconds, view.mastered.copy(), [])
+        mastered = view.mastered.copy()
+        ready = _readiness(mastered, view, catalog)[1]
+        return cls(view, catalog, ranked, answers * seconds, mastered, ready, [])
 
     def spend(self, seconds: float, *, blocked: Flags) -> tuple[list[int], float]:
         """Return (rows begun, most important first; seconds used) of a day; those `blocked` (nc,) are not begun."""
-        _, ready = _readiness(self.mastered, self.view, self.catalog)
         under_way = list(self.begun)
-        fresh = (
-            row
-            for row in self.ranked
-            if ready[row] > 0.0 and not (self.mastered[row] or blocked[row] or row in under_way)
-        )
+        ranked = self.ranked
+        open_ = ranked[(self.ready[ranked] > 0.0) & (self.mastered[ranked] == 0) & ~blocked[ranked]]
+        fresh = (row for row in open_.tolist() if row not in under_way)
         rest = seconds
         for row in chain(under_way, fresh):
             if rest <= 0.0:
@@ -159,9 +160,10 @@ class _Work:
             self.left[row] -= used
             self.begun.append(row)
         openings = [row for row in self.begun[len(under_way) :] if row not in under_way]
-        for row in set(self.begun):
-            if self.left[row] <= 0.0:
-                self.mastered[row] = 1
+        done = [row for row in set(self.begun) if self.left[row] <= 0.0]
+        if done:
+            self.mastered[done] = 1
+            self.ready = _readiness(self.mastered, self.view, self.catalog)[1]
         self.begun = [row for row in dict.fromkeys(self.begun) if not self.mastered[row]]
         openings.sort(key=lambda row: (-self.catalog.importance[row], row))
         return openings, max(seconds - rest, 0.0)

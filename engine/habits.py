@@ -5,6 +5,7 @@ Days are numbers (0 is 1970-01-01) on the learner's own calendar. The state reme
 
 import math
 from enum import IntEnum
+from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -200,8 +201,8 @@ def daily_goal(state: LearnerState, local_day: int, *, chosen_seconds: float = 0
     days = practice_days(state, local_day, GOAL_DAYS)
     target = GOAL_FIRST_S
     if days.shape[0] >= GOAL_EVIDENCE_DAYS:
-        pushed = np.ceil(np.median(days) * GOAL_PUSH / 60.0) * 60.0
-        target = float(np.clip(pushed, GOAL_LEAST_S, GOAL_MOST_S))
+        pushed = math.ceil(median(days.tolist()) * GOAL_PUSH / 60.0) * 60.0
+        target = min(max(pushed, GOAL_LEAST_S), GOAL_MOST_S)
     return DailyGoal(target, done, adaptive=True)
 
 

@@ -55,9 +55,12 @@ def day_history(batch: AnswerBatch, crossed: I1, *, chosen: Flags, pair_chosen: 
     pair_day = np.repeat(batch.local_day.astype(np.int64), np.diff(batch.offsets))
 
     def crossings(kind: int) -> I8:
-        pairs = np.flatnonzero(pair_chosen & (crossed == kind) & np.isin(pair_day, days))
-        distinct = np.unique(np.stack((pair_day[pairs], batch.concept[pairs].astype(np.int64))), axis=1)
-        return np.bincount(np.searchsorted(days, distinct[0]), minlength=size).astype(np.int64)
+        pairs = np.flatnonzero(pair_chosen & (crossed == kind))
+        place = np.searchsorted(days, pair_day[pairs])
+        known = days[np.minimum(place, size - 1)] == pair_day[pairs] if size else np.zeros(0, np.bool_)
+        # A concept counts once a day: concept rows have 32 bits.
+        distinct = np.unique((place[known] << 32) | batch.concept[pairs[known]].astype(np.int64))
+        return np.bincount(distinct >> 32, minlength=size).astype(np.int64)
 
     return DayHistory(
         day=days,

@@ -35,6 +35,7 @@ def local_hour(seconds: float, time_zone: str) -> int:
     return datetime.fromtimestamp(seconds, zone_of(time_zone)).hour
 
 
+@lru_cache(maxsize=4096)
 def day_start(day: int, time_zone: str) -> float:
     """Epoch seconds at which a day begins."""
     begins = datetime.combine(_EPOCH + timedelta(days=day), datetime.min.time(), zone_of(time_zone))

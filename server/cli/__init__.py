@@ -11,6 +11,7 @@ _COMMANDS = {
     "experiment": "Create, start, stop, watch and report experiments.",
     "import": "Read a catalogue, learners or answers from files.",
     "export": "Write what is stored to files.",
+    "report": "Write reports on learners as JSONL and a page.",
     "train": "Learn models from the answers.",
     "evaluate": "Measure predictions on held-out answers.",
     "recommend": "Ask a server what a learner should do next.",

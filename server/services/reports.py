@@ -1,6 +1,6 @@
 """A day's or a week's report on a learner and on all learners, at one moment. Reads the store, changes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -106,13 +106,20 @@ def learner_facts(
 
 
 def every_learner(
-    store: Store, tenant: str, bundle: Bundle, now: float, period: Period
+    store: Store,
+    tenant: str,
+    bundle: Bundle,
+    now: float,
+    period: Period,
+    labels: Set[tuple[str, str]] = frozenset(),
 ) -> Iterator[LearnerFacts]:
-    """The facts of each learner in order of ids, from a short read each; one at a time in memory."""
+    """The facts of each learner with all of the labels, in order of ids, from a short read each; one at a time."""
     for learner_id in all_learners(store, tenant, Table.PROFILE):
+        facts = None
         with store.read(Partition(tenant, learner_id)) as reader:
             profile = read_profile(reader)
-            facts = None if profile is None else learner_facts(reader, profile, bundle, now, period)
+            if profile is not None and labels <= profile.labels.items():
+                facts = learner_facts(reader, profile, bundle, now, period)
         if facts is not None:
             yield facts
 

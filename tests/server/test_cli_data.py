@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,42 @@ def test_the_real_path_from_files_to_a_model(tmp_path: Path) -> None:
     candidate, priors = trained["scores"]
     assert candidate["auc"] > priors["auc"]
     assert genie("replay", data=data).exit_code == 0
+
+
+def test_reports_are_written_while_a_server_would_run(data: Path, tmp_path: Path) -> None:
+    order = ["report", "weekly", str(tmp_path / "out"), "--date", "2024-01-05", "--data-directory", str(data)]
+    with closing(open_stores(data)):
+        done = subprocess.run(
+            [sys.executable, "-m", "server", *order],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "30 learners, 30 of them active" in done.stdout
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["weekly-2024-01-05.html", "weekly-2024-01-05.jsonl"]
+    assert len((tmp_path / "out" / names[1]).read_text().splitlines()) == 30
+    daily = as_json(genie("report", "daily", tmp_path / "out", "--json", data=data))
+    assert daily["learnersCount"] == "30"
+    assert "activeLearnersCount" not in daily
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("monthly",), "is not one of"),
+        (("daily", "--date", "2999-01-01"), "must be from 1970 to tomorrow"),
+        (("daily", "--date", "yesterday"), "does not match"),
+        (("daily", "--label", "class"), "is not written KEY=VALUE"),
+    ],
+)
+def test_a_report_that_cannot_be_is_refused(
+    data: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    done = genie("report", arguments[0], tmp_path / "out", *arguments[1:], data=data)
+    assert done.exit_code == 2
+    assert told in done.output
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 
 from bench.classrooms.figures import Resampled, best_of, column
@@ -21,7 +22,8 @@ from bench.classrooms.report import Row, write_report
 from bench.classrooms.staff import ALL, SIMPLE, Plan, Played, play_all, play_remotely
 from bench.output import emit
 from bench.worlds import HELD_OUT, WORLDS
-from bench.worlds.world import DAY_S, Wilful
+from bench.worlds.world import DAY_S, Wilful, load_world
+from engine.policy import BUILT_IN
 
 BENCH = "classroom"
 HYBRID, ORACLE, RANDOM, TEXTBOOK = "hybrid_v1", "oracle", "random", "curriculum"
@@ -145,6 +147,24 @@ def plan_of(options: argparse.Namespace, world: str) -> Plan:
     return Plan(world, course, teachers, options.seed, 6 if small else options.earlier, target=options.target)
 
 
+def problem_of(options: argparse.Namespace) -> str:
+    """Return what is wrong with a world's file, or with the name of a world or a teacher; empty when nothing is."""
+    if options.world is None:
+        unknown = [name for name in options.worlds.split(",") if name not in WORLDS]
+        if unknown:
+            return f"there is no world {unknown[0]!r}; there are {', '.join(WORLDS)}"
+    else:
+        try:
+            load_world(options.world, options.seed)
+        except (OSError, ValueError) as error:
+            return f"{options.world}: {error}"
+    # Which policies a server knows, it says itself.
+    unknown = [name for name in options.policies.split(",") if name not in {*ALL, *BUILT_IN}]
+    if unknown and not options.target:
+        return f"there is no teacher {unknown[0]!r}; there are {', '.join(dict.fromkeys([*ALL, *BUILT_IN]))}"
+    return ""
+
+
 def play_worlds(options: argparse.Namespace) -> Run:
     """Play every world that is asked for, and tell what came of it."""
     run = Run()
@@ -193,7 +213,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--processes", type=int, default=1, help="processes that share the learners")
     parser.add_argument("--report", type=Path, help="folder for the lines, a Markdown table and a plot")
-    return 0 if play_worlds(parser.parse_args()).held else 1
+    options = parser.parse_args()
+    problem = problem_of(options)
+    if problem:
+        parser.error(problem)
+    try:
+        return 0 if play_worlds(options).held else 1
+    except grpc.RpcError as error:
+        # A call's error has a code and a sentence, which the base class does not know of.
+        code, details = getattr(error, "code", None), getattr(error, "details", None)
+        said = f"{code().name}: {details()}" if code and details else str(error)
+        parser.exit(2, f"{options.target}: {said}\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A platform with a textbook tries Genie: a server with experiments on, learners o
 frustrated, one week each. The experiment service assigns them; control goes through the textbook, which is the
 platform's own, treatment is served by `hybrid_v1`. The platform reports minutes practised, and the service decides.
 
-    python -m bench.classroom_experiment [--quick] [--learners 400] [--world FILE] [--seed 11]
+    python -m bench.classroom_experiment [--quick] [--learners 500] [--world FILE] [--seed 11]
 """
 
 import argparse
@@ -277,7 +277,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="8 learners: too few for a verdict")
     parser.add_argument("--world", default="leavers", help="a world here, or a Python file")
-    parser.add_argument("--learners", type=int, default=400)
+    parser.add_argument("--learners", type=int, default=500)
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="genie-classroom-") as directory:

@@ -23,8 +23,9 @@ def questions_by_concept(world: World) -> list[list[int]]:
     listed: list[list[int]] = [[] for _ in world.concepts]
     for number, question in enumerate(world.questions):
         listed[place[question.concept_ids[0]]].append(number)
+    told = [0.5 if question.difficulty is None else question.difficulty for question in world.questions]
     for questions in listed:
-        questions.sort(key=lambda number: (world.questions[number].difficulty or 0.5, number))
+        questions.sort(key=lambda number: (told[number], number))
     return listed
 
 

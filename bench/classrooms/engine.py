@@ -146,7 +146,8 @@ def earlier_learners(world: World, teachers: list[Teacher], course: Course, lear
             at = course.begins_at + DAY_S * day
             for _ in range(course.answers_a_day):
                 question = pupil.choose(at)
-                correct, seconds = world.answer(learner, question, at)
+                said, seconds = world.answer(learner, question, at)
+                correct = bool(said)
                 pupil.note(question, correct, seconds, at + seconds)
                 asked.append((number, question, correct))
                 at += seconds + BETWEEN_ANSWERS_S

@@ -121,7 +121,9 @@ def _ask(world: World, learner: Learner, pupil: Pupil, at: float, day: int, tall
     question = pupil.choose(at)
     if question < 0:
         return at + 30.0
-    correct, seconds = world.answer(learner, question, at)
+    said, taken = world.answer(learner, question, at)
+    # Somebody else's world may speak numpy.
+    correct, seconds = bool(said), float(taken)
     # An answer is given when it is finished, not when it was asked.
     done = at + seconds
     pupil.note(question, correct, seconds, done)

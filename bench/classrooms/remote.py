@@ -51,9 +51,7 @@ class RemoteSchool:
             RuntimeError: the server found a problem in it. grpc.RpcError: the call failed.
         """
         stub = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
-        reply = stub.ImportCatalog(
-            catalog_entries(self.world), metadata=self.metadata, timeout=CALL_SECONDS, wait_for_ready=True
-        )
+        reply = stub.ImportCatalog(catalog_entries(self.world), metadata=self.metadata, timeout=CALL_SECONDS)
         if reply.problems_count:
             raise RuntimeError(f"the server refuses a part of the catalogue: {reply.problems[0]}")
 

@@ -53,7 +53,7 @@ class Activation:
 
     name = "activation"
 
-    def __init__(self, seed: int, *, concepts: int = 40, strands: int = 5) -> None:
+    def __init__(self, seed: int, *, concepts: int = 50, strands: int = 5) -> None:
         self.seed = seed
         self.curriculum: Curriculum = make_curriculum(
             seed + 4, concepts=concepts, strands=strands, questions_each=6, hard=0.0
@@ -66,9 +66,9 @@ class Activation:
         """Return a learner who has met some of the first concepts, weeks ago."""
         rng = np.random.default_rng([self.seed, 4, number])
         size = self.curriculum.size
-        met = known_at_first(rng, size, 0.3)
+        met = known_at_first(rng, size, 0.6)
         shown, decay = np.full((size, PLACES), np.inf), np.full((size, PLACES), DECAY)
-        count = np.where(met, rng.integers(2, 7, size), 0)
+        count = np.where(met, rng.integers(4, 16, size), 0)
         for concept in np.flatnonzero(met):
             ages = BETWEEN * DAY_S * np.sort(rng.uniform(2.0, 40.0, int(count[concept])))[::-1]
             shown[concept, : ages.size] = -ages

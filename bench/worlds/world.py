@@ -1,6 +1,7 @@
 """What a simulated classroom has to offer: a catalogue, learners, answers and an exam. Holds no truth of its own."""
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class World(Protocol):
         """The questions; elsewhere they are spoken of by their place here."""
 
     def learner(self, number: int, at: float) -> Learner:
-        """Return learner `number` as they are at the beginning, `at`."""
+        """Return learner `number`, any whole number from 0 on, as they are at the beginning, `at`."""
 
     def answer(self, learner: Learner, question: int, at: float) -> tuple[bool, float]:
         """Let the learner answer, and learn from it; return (correct, seconds taken)."""
@@ -104,6 +105,8 @@ def load_world(file: Path, seed: int) -> World:
     if spec is None or spec.loader is None:
         raise ValueError(f"{file} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     make = getattr(module, "make_world", None)
     if make is None:

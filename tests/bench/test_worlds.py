@@ -1,6 +1,8 @@
 """The worlds keep their promises: seeded, examined without a trace, taught better by an oracle than by chance."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +135,13 @@ def test_boredom_and_frustration_end_practice_sooner() -> None:
     assert stayed(content) > stayed([False] * REMEMBERED) + 50
 
 
+HEAD = """from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+"""
 STRANGER = """
 import random
 from bench.worlds.world import WorldConcept, WorldQuestion
@@ -164,6 +173,34 @@ def test_somebody_elses_world_runs_from_a_file(tmp_path: Path) -> None:
     outcome = play_course(world, Textbook(world), 0, COURSE)
     assert outcome.answers == 90
     assert outcome.gain == pytest.approx(0.9)
+
+
+def test_a_world_may_be_of_dataclasses_and_speak_numpy(tmp_path: Path) -> None:
+    file = tmp_path / "flat.py"
+    own = STRANGER.replace("class Flat", "@dataclass\nclass Flat").replace("import random", HEAD)
+    file.write_text(own.replace(") < 0.7, 10.0", ") < np.float64(0.7), np.float32(10.0)"))
+    world = load_world(file, 7)
+    assert play_course(world, Textbook(world), 0, COURSE).minutes == pytest.approx(15.0)
+
+
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.py"
+    for given, said in (
+        (["--world", str(absent)], "No such file"),
+        (["--worlds", "utopia"], "no world 'utopia'; there are threshold_growth"),
+        (["--policies", "hybrid_v9"], "no teacher 'hybrid_v9'; there are random"),
+        (["--target", "127.0.0.1:1", "--quick", "--worlds", "leavers"], "127.0.0.1:1: UNAVAILABLE"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.classroom", *given],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_world_that_lacks_something_is_refused_by_name(tmp_path: Path) -> None:

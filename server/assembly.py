@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -18,6 +19,7 @@ from genie.v1 import (
 from server.admission import Drain
 from server.app import Assembly
 from server.config import ConfigurationError, Settings
+from server.experiments.before import before
 from server.experiments.junction import Junction
 from server.experiments.spool import SPOOL
 from server.measuring import measure_store, measure_tenants, meter_of
@@ -105,6 +107,8 @@ def put_together(
     system = SystemMetricsReader(
         state=state, serving=serving, meter=meter, spool=settings.data_directory / SPOOL
     )
+    if experiments is not None:
+        experiments.look_back(partial(before, state, tenants))
     measure_store(meter, state, STATE)
     measure_tenants(meter, tenants, settings.data_directory)
     instances = (

@@ -36,6 +36,7 @@ BUILT_IN = {
             role=Role.SECONDARY,
             kind=Kind.MEAN,
             window_s=WEEK_SECONDS,
+            use_covariate=True,
         ),
         MetricRecord(
             name="mastery_gain",
@@ -43,6 +44,7 @@ BUILT_IN = {
             role=Role.SECONDARY,
             kind=Kind.MEAN,
             window_s=WEEK_SECONDS,
+            use_covariate=True,
         ),
         MetricRecord(
             name="click_through",
@@ -52,7 +54,12 @@ BUILT_IN = {
             window_s=WEEK_SECONDS,
         ),
         MetricRecord(
-            name="accuracy", source="accuracy", role=Role.SECONDARY, kind=Kind.RATIO, window_s=WEEK_SECONDS
+            name="accuracy",
+            source="accuracy",
+            role=Role.SECONDARY,
+            kind=Kind.RATIO,
+            window_s=WEEK_SECONDS,
+            use_covariate=True,
         ),
         *(
             MetricRecord(
@@ -63,6 +70,7 @@ BUILT_IN = {
                 window_start_s=day * DAY_SECONDS,
                 window_s=DAY_SECONDS,
                 when_complete=True,
+                use_covariate=True,
             )
             for day in (1, 7)
         ),

@@ -58,6 +58,11 @@ class Junction:
         self._strangers: set[str] = set()
         """Tenants that were seen and are still to be asked about."""
         self._link: Link | None = None
+        self._before: Callable[[Partition, float], Mapping[str, float]] | None = None
+
+    def look_back(self, before: Callable[[Partition, float], Mapping[str, float]]) -> None:
+        """Send along with exposures what `before` tells of a learner at a moment, by source of a metric."""
+        self._before = before
 
     def connect(self, address: str) -> None:
         """Begin to talk with the service at host:port."""
@@ -101,6 +106,7 @@ class Junction:
                 arm=experiment.arms[placement.arm],
                 phase=placement.phase,
                 assigned_only=not as_assigned,
+                covariates=self._covariates(experiment, Partition(call.tenant, learner_id), call.now),
             ),
         )
         # First the report: a meeting remembered without one would never be told.
@@ -177,6 +183,17 @@ class Junction:
             # What may be lost must not keep a learner from a recommendation.
             _LOG.exception("a meeting with an experiment could not be read")
             return None
+
+    def _covariates(self, experiment: Active, partition: Partition, now: float) -> Mapping[str, float]:
+        """By metric, for those that the experiment adjusts and the recommender can tell of."""
+        if self._before is None or not experiment.covariates:
+            return {}
+        try:
+            known = self._before(partition, now)
+        except StoreError:
+            _LOG.exception("what came before an experiment could not be read")
+            return {}
+        return {name: known[source] for name, source in experiment.covariates.items() if source in known}
 
     def _wanted(self, tenant: str) -> "Callable[[str], frozenset[str]] | None":
         """From a learner to what the experiments it takes part in measure; None when there are none."""

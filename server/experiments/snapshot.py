@@ -7,7 +7,7 @@ after a restart.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Active:
     algorithms: tuple[str, ...]
     sources: frozenset[str]
     """What its metrics read."""
+    covariates: Mapping[str, str]
+    """Name → source of the metrics that are adjusted by what was before."""
     counts: bool
     """Whether it collects: a rolled-back experiment gives everybody control and counts nobody."""
     plan: AssignmentPlan
@@ -61,6 +63,11 @@ class Active:
             arms=plan.arms,
             algorithms=tuple(arm.algorithm for arm in message.arms),
             sources=frozenset(metric.definition.source for metric in message.metrics),
+            covariates={
+                metric.definition.name: metric.definition.source
+                for metric in message.metrics
+                if metric.definition.use_covariate
+            },
             counts=not rolled_back,
             plan=plan,
         )

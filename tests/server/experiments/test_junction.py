@@ -152,6 +152,27 @@ def test_reports_carry_the_correlation_id_of_the_call_behind_them(
         assert not refused, "what is told again is told in the same words, the time included"
 
 
+def test_an_exposure_tells_what_was_before(tmp_path: Path) -> None:
+    with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}") as core:
+        core.chain("counting", "adding")
+        practise(core, "ada", 4.0, core.recommend("ada", policy=CONTROL))
+        more = resources.MetricDefinition(name="days", source="activity", use_covariate=True)
+        bare = resources.MetricDefinition(name="bare", source="activity")
+        metrics = ["accuracy", "days", "bare", "click_through"]
+        experiment_id = begin(own, secondary_metrics=metrics, metric_definitions=[more, bare])
+        known_to(core, experiment_id, tmp_path)
+        core.recommend("ada")
+        core.recommend("bob")
+
+        def told(learner: str) -> list[dict[str, float]]:
+            with own.store.read(Partition("default", experiment_id)) as reader:
+                return [report.covariates for report in list_reports(reader, learner) if not report.source]
+
+        eventually(lambda: len(told("ada")) == len(told("bob")) == 1)
+        assert told("ada") == [{"practice_minutes": 4.0, "accuracy": 2 / 3, "days": 1.0}]
+        assert told("bob") == [{"practice_minutes": 0.0, "accuracy": 0.5, "days": 0.0}]
+
+
 def test_an_erased_learner_is_gone_from_experiments_too(tmp_path: Path) -> None:
     with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}") as core:
         core.chain("counting", "adding")

@@ -1,5 +1,6 @@
 """What `genie serve` serves: opens the stores and puts the services together. Decides nothing about processes."""
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from functools import partial
@@ -22,6 +23,7 @@ from server.config import ConfigurationError, Settings
 from server.experiments.before import before
 from server.experiments.junction import Junction
 from server.experiments.spool import SPOOL
+from server.exposition import Endpoint, Exposition
 from server.measuring import measure_store, measure_tenants, meter_of
 from server.metrics import Meter
 from server.model_parts import model_source
@@ -79,7 +81,28 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     warm_up()
     stores = open_settings_stores(settings)
     experiments = experiments_of(settings, stores, policies)
-    return put_together(settings, stores, policies, experiments, meter_of(settings))
+    meter = meter_of(settings)
+    assembly = put_together(settings, stores, policies, experiments, meter)
+    if settings.store == "memory" and settings.metrics_address:
+        return _with_endpoint(assembly, settings, stores)
+    return assembly
+
+
+def _with_endpoint(assembly: Assembly, settings: Settings, stores: Stores) -> Assembly:
+    """The assembly, answering Prometheus from its own process, since nobody else sees a store in memory."""
+    exposition = Exposition(assembly.meter.read, stores, settings.data_directory / SPOOL)
+    host, _, port = settings.metrics_address.rpartition(":")
+    try:
+        endpoint = Endpoint(exposition, host.strip("[]"), int(port))
+    except OSError as error:
+        raise ConfigurationError([f"metrics_address: cannot listen on {host}:{port}: {error}"]) from None
+    endpoint.start()
+
+    def close() -> None:
+        endpoint.close()
+        assembly.close()
+
+    return dataclasses.replace(assembly, close=close)
 
 
 def experiments_of(settings: Settings, stores: Stores, policies: Mapping[str, Policy]) -> Junction | None:

@@ -100,6 +100,9 @@ class Settings:
     experiments_address: str = _setting(
         "127.0.0.1:50052", "Where the experiment service listens and workers reach it, as host:port"
     )
+    metrics_address: str = _setting(
+        "", "Where Prometheus reads metrics, as host:port without authentication; empty serves none"
+    )
     health_probe_seconds: float = _setting(
         5.0, "How often to check that the store can be written", least=0.1, most=3_600.0
     )
@@ -277,11 +280,13 @@ def _conflicts(settings: Settings) -> list[str]:
             f"store is memory and workers is {settings.workers}; processes cannot share a store in memory: "
             "set workers to 1 or store to lmdb"
         )
-    host, _, port = settings.experiments_address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        problems.append(
-            f"experiments_address is {settings.experiments_address!r}; must be host:port, such as 127.0.0.1:50052"
-        )
+    for name, example in (("experiments_address", "127.0.0.1:50052"), ("metrics_address", "127.0.0.1:9464")):
+        address = getattr(settings, name)
+        host, _, port = address.rpartition(":")
+        if (address or name != "metrics_address") and (
+            not host or not port.isdecimal() or int(port) > 65_535
+        ):
+            problems.append(f"{name} is {address!r}; must be host:port, such as {example}")
     if settings.max_concurrent_calls < settings.threads:
         problems.append(
             f"max_concurrent_calls is {settings.max_concurrent_calls}, below threads, "

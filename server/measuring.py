@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.config import Settings
 from server.logs import worker_number
+from server.metric_board import Boards
 from server.metrics import DIRECTORY, Gauge, Meter
 from server.models import ModelDirectory, ModelError
 from server.tenants import Bundle, Tenants
@@ -18,6 +19,11 @@ def meter_of(settings: Settings) -> Meter:
     if settings.store == "memory":
         return Meter()
     return Meter(settings.data_directory / DIRECTORY, worker=str(worker_number() or 1))
+
+
+def boards_of(settings: Settings) -> Boards:
+    """What all processes with these settings have counted."""
+    return Boards(settings.data_directory / DIRECTORY)
 
 
 def measure_store(meter: Meter, store: Store, name: str) -> None:

@@ -229,6 +229,10 @@ class Meter:
         place.cells[place.start] = value
 
 
+SHED_REASONS = ("SERVER_OVERLOADED", "TOO_MANY_STREAMS")
+"""Reasons that are told from the beginning, so that the first refusal is a rise that alerts can see."""
+
+
 class CallCounters:
     """Counts finished calls by method and status code."""
 
@@ -236,7 +240,7 @@ class CallCounters:
         self.meter = Meter() if meter is None else meter
         self._untimed: dict[tuple[str, str], Counter] = {}
         self._times: dict[tuple[str, str], Histogram] = {}
-        self._shed: dict[str, Counter] = {}
+        self._shed = {reason: self.meter.counter("genie_calls_shed_total", reason) for reason in SHED_REASONS}
 
     def count(self, method: str, code: str, seconds: float | None = None) -> None:
         """Add one call of `method`, as gRPC names it; `seconds` is None where time says nothing, as for streams."""

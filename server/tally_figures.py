@@ -1,5 +1,6 @@
 """Figures of learning from the store's tallies: who is active, what was done, which share. Counts nothing itself."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.api import Partition, Store
@@ -29,10 +30,33 @@ class LearningFigures(NamedTuple):
     """Learners with an answer, ever, who were not erased."""
     week_practice_ms: int
     """In the last 7 days, today included."""
-    streak_maintenance: float | None
-    """Streak days kept ÷ (kept + streaks lost), of the last 7 complete days; None when there were none."""
-    click_through: float | None
-    """CLICKED ÷ SHOWN events of the last 7 days, at most 1; None without SHOWN events."""
+    streaks_kept: int
+    """Days on which a streak was carried on, in the last 7 complete days."""
+    streaks_lost: int
+    """Streaks that were lost in the last 7 complete days."""
+    clicked: int
+    """CLICKED events of the last 7 days, today included."""
+    shown: int
+    """SHOWN events of the last 7 days, today included."""
+
+    @property
+    def streak_maintenance(self) -> float | None:
+        """Streak days kept ÷ (kept + streaks lost); None when there were none."""
+        both = self.streaks_kept + self.streaks_lost
+        return self.streaks_kept / both if both else None
+
+    @property
+    def click_through(self) -> float | None:
+        """CLICKED ÷ SHOWN, at most 1; None without SHOWN events."""
+        return min(self.clicked / self.shown, 1.0) if self.shown else None
+
+    @classmethod
+    def together(cls, figures: Sequence["LearningFigures"]) -> "LearningFigures":
+        """The figures of several tenants, one at least, as if they were one."""
+        today, sums = (
+            [sum(cells) for cells in zip(*(f[place] for f in figures), strict=True)] for place in (0, 1)
+        )
+        return cls(today, sums, *(sum(column) for column in zip(*(f[2:] for f in figures), strict=True)))
 
 
 def learning_figures(state: Store, serving: Store, tenant: str, today: int) -> LearningFigures:
@@ -52,10 +76,6 @@ def learning_figures(state: Store, serving: Store, tenant: str, today: int) -> L
         # Those whose clock is ahead are active today too.
         return over(Tally.LAST_ACTIVE, today - span + 1, today + MOST_DAYS_AHEAD)
 
-    kept = over(Tally.STREAKS_KEPT, today - WEEK, today - 1)
-    lost = over(Tally.STREAKS_END, today - WEEK, today - 1)
-    seen = over(feedback_cell(SHOWN_KIND), today - WEEK + 1, today)
-    clicked = over(feedback_cell(CLICKED_KIND), today - WEEK + 1, today)
     return LearningFigures(
         today=_both(days.get(today, [0] * CELLS), shown),
         sums=_both(sums, all_shown),
@@ -64,8 +84,10 @@ def learning_figures(state: Store, serving: Store, tenant: str, today: int) -> L
         active_month=active(MONTH),
         learners=sums[Tally.LAST_ACTIVE],
         week_practice_ms=over(Tally.PRACTICE_MS, today - WEEK + 1, today),
-        streak_maintenance=kept / (kept + lost) if kept + lost else None,
-        click_through=min(clicked / seen, 1.0) if seen else None,
+        streaks_kept=over(Tally.STREAKS_KEPT, today - WEEK, today - 1),
+        streaks_lost=over(Tally.STREAKS_END, today - WEEK, today - 1),
+        clicked=over(feedback_cell(CLICKED_KIND), today - WEEK + 1, today),
+        shown=over(feedback_cell(SHOWN_KIND), today - WEEK + 1, today),
     )
 
 

@@ -23,7 +23,7 @@ _COMMANDS = {
     "demo": "Try it all on a bundled curriculum and classroom.",
 }
 """Commands in the order of the help, with their one line; each is `command` of its own module in this package."""
-_HIDDEN = frozenset({"worker"})
+_HIDDEN = frozenset({"metrics", "worker"})
 
 
 def _module(name: str) -> str:

@@ -39,13 +39,18 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
     companion = _Companion(config_file, options, settings)
     if settings.experiments == "alongside" and not assemble:
         options = {**options, **companion.reserve()}
+    # A store in memory is its worker's alone, which then answers for the metrics too.
+    endpoint = _Endpoint(settings if settings.store == "lmdb" and not assemble else None)
+    options = {**options, **endpoint.reserve()}
     arguments = [*as_arguments(config_file, {**options, "host": host, "port": port})]
+    endpoint.arguments = [*arguments]
     if assemble:
         arguments += ["--assemble", assemble]
+    beside = [each.command for each in (companion, endpoint) if each.wanted]
 
     def command_of(slot: int, control: int) -> list[str]:
-        if slot == settings.workers:
-            return companion.command(slot, control)
+        if slot >= settings.workers:
+            return beside[slot - settings.workers](slot, control)
         marks = [f"--worker-id={slot + 1}", f"--control-fd={control}"]
         return [sys.executable, "-m", "server", "worker", *marks, *arguments]
 
@@ -54,10 +59,10 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
             _LOG, logging.INFO, "serving", address=f"{host}:{port}", workers=settings.workers, pid=os.getpid()
         )
 
-    with held, companion:
+    with held, companion, endpoint:
         code = Supervisor(
             workers=settings.workers,
-            companions=1 if companion.wanted else 0,
+            companions=len(beside),
             command=command_of,
             start_seconds=settings.start_seconds,
             drain_seconds=settings.drain_notice_seconds + settings.drain_seconds,
@@ -104,6 +109,45 @@ class _Companion:
             control=control,
             worker_id=slot + 1,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+class _Endpoint:
+    """The process that answers Prometheus for all workers: its address, and its command line."""
+
+    def __init__(self, settings: Settings | None) -> None:
+        self._address = "" if settings is None else settings.metrics_address
+        self._held: socket.socket | None = None
+        self.arguments: list[str] = []
+        """The settings, as arguments."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to be started."""
+        return self._held is not None
+
+    def reserve(self) -> dict[str, str]:
+        """Take the address; what is to be told of it. Exits when somebody else has it."""
+        if not self._address:
+            return {}
+        try:
+            self._held, host, port = reserve_address(self._address)
+        except ConfigurationError:
+            refuse(ConfigurationError([f"metrics_address: cannot listen on {self._address}"]))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log(_LOG, logging.INFO, "metrics", url=f"http://{address}/metrics")
+        return {"metrics_address": address}
+
+    def command(self, slot: int, control: int) -> list[str]:
+        """The command line of its process."""
+        marks = [f"--worker-id={slot + 1}", f"--control-fd={control}"]
+        return [sys.executable, "-m", "server", "metrics", *marks, *self.arguments]
 
     def __enter__(self) -> Self:
         return self

@@ -73,11 +73,13 @@ def closed(url: str, message: bytes, *, connections: int, requests: int, core: i
         return _finished(_started(command, core), Path(name) / "times-0.tsv", requests)
 
 
-def closed_for(url: str, message: bytes, *, connections: int, seconds: float, core: int) -> Times:
-    """The same for some time; requests under way at its end are dropped. Raises NotOk."""
+def closed_for(
+    url: str, message: bytes, *, connections: int, seconds: float, core: int, streams: int = 1
+) -> Times:
+    """The same for some time, `streams` at once on each connection; those under way at its end are dropped."""
     with tempfile.TemporaryDirectory(prefix="genie-load-") as name:
         command = _command(Path(name), "0", message)
-        command += ["-D", f"{round(seconds * 1e3)}ms", "-c", str(connections), "-m", "1", url]
+        command += ["-D", f"{round(seconds * 1e3)}ms", "-c", str(connections), "-m", str(streams), url]
         return _finished(_started(command, core), Path(name) / "times-0.tsv", None)
 
 

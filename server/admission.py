@@ -1,5 +1,8 @@
 """Which calls a worker takes at once, and on which threads. Knows nothing of what a call does."""
 
+import logging
+import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,34 +13,190 @@ import grpc
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+_LOG = logging.getLogger("genie.admission")
+
 
 class CallPool(ThreadPoolExecutor):
-    """Threads that serve calls, with a count of the calls that were handed over and are not finished."""
+    """Threads that serve calls, in the order of arrival, and a rule for when another call would come too late.
 
-    def __init__(self, *, threads: int, limit: int, name: str) -> None:
-        """`limit` is how many unfinished calls are taken; `name` is what its threads are called."""
-        super().__init__(max_workers=threads, thread_name_prefix=name)
+    It is a ThreadPoolExecutor by name only, since gRPC hands calls to nothing else: nobody waits for a call's future,
+    and to make one for each call costs as much as to count it, log it and measure it together.
+    """
+
+    def __init__(self, *, threads: int, limit: int, name: str, queue_seconds: float = math.inf) -> None:
+        """`limit` is how many unfinished calls are taken; `queue_seconds` how long one may expect to wait."""
+        super().__init__(max_workers=threads)
         self.threads = threads
         self.limit = limit
         self.unfinished = 0
+        self._queue_seconds = queue_seconds
+        self._pace = Pace()
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._count_lock = threading.Lock()
+        self._crew = [
+            threading.Thread(target=self._serve, name=f"{name}_{number}", daemon=True)
+            for number in range(threads)
+        ]
+        self._started = 0
 
     @property
     def full(self) -> bool:
-        """Whether another call has to be refused."""
-        return self.unfinished >= self.limit
+        """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
+        if self.unfinished >= self.limit:
+            return True
+        # As many as there are threads may always wait: one slow moment must not close the door for good.
+        waiting = self._tasks.qsize()
+        return waiting >= self.threads and waiting * self._pace.seconds > self._queue_seconds
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Hand over a call. gRPC does so for every call it delivered, even one cancelled meanwhile."""
-        future = super().submit(fn, *args, **kwargs)
+        """Hand over a call. gRPC does so for every call it delivered, even one cancelled meanwhile.
+
+        The future returned is the same for all calls and never done.
+        """
         with self._count_lock:
             self.unfinished += 1
-        future.add_done_callback(self._finished)
-        return future
+        self._tasks.put((fn, args, kwargs))
+        if self._started < min(self.threads, self.unfinished):
+            self._start_another()
+        return _NOBODY_WAITS
 
-    def _finished(self, _: "Future[Any]") -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads when what was handed over is done."""
+        for _ in self._crew:
+            self._tasks.put(None)
+        if wait:
+            for thread in self._crew[: self._started]:
+                thread.join()
+
+    def _start_another(self) -> None:
         with self._count_lock:
-            self.unfinished -= 1
+            if self._started < self.threads:
+                self._crew[self._started].start()
+                self._started += 1
+
+    def _serve(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            fn, args, kwargs = task
+            try:
+                fn(*args, **kwargs)
+            except BaseException:
+                _LOG.exception("a call ended in an error outside its handler")
+            waiting, now = self._tasks.qsize(), time.monotonic()
+            # What a thread still holds of a call keeps its memory until the next one.
+            del task, fn, args, kwargs
+            with self._count_lock:
+                self.unfinished -= 1
+                self._pace.finished(now, waiting > 0)
+
+
+class Pace:
+    """Mean time from the end of one call to the end of the next, while calls wait. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """0 until it is known."""
+        self._last = -math.inf
+
+    def finished(self, now: float, waiting: bool) -> None:
+        """Note that a call ended at `now` on the monotonic clock, and whether others waited then."""
+        between = now - self._last
+        if between < _LONGEST_STEP:
+            # The first step counts in full, later ones by a tenth: some ten calls are remembered.
+            self.seconds += (between - self.seconds) * (_REMEMBER if self.seconds else 1.0)
+        self._last = now if waiting else -math.inf
+
+
+class RefusalPool(ThreadPoolExecutor):
+    """Answers refused calls: some a second at once, on the thread that delivers them, those beyond with a delay.
+
+    A caller that asks again as soon as it is refused would otherwise keep the worker busy with refusals. A refusal that
+    waits holds the caller's stream, and HTTP/2 bounds those: the storm slows down at its source.
+    """
+
+    def __init__(
+        self,
+        *,
+        drain: "Drain",
+        refusals_per_second: float = 200.0,
+        burst: int = 100,
+        most_waiting: int = 2_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Refuse `burst` calls at once, then so many a second; with `most_waiting` waiting, at once again."""
+        super().__init__(max_workers=1)
+        self._per_second = refusals_per_second
+        self._burst = float(burst)
+        self._most_waiting = most_waiting
+        self._clock = clock
+        self._room = self._burst
+        self._filled_at = clock()
+        self._lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._releasing: threading.Thread | None = None
+        self._draining = threading.Event()
+        drain.listen(self._draining.set)
+
+    @property
+    def waiting(self) -> int:
+        """Calls whose refusal waits."""
+        return self._tasks.qsize()
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a refusal that has to wait now will wait."""
+        return self.waiting / self._per_second
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Refuse a call, now or later."""
+        waiting = self.waiting
+        if self._draining.is_set() or waiting >= self._most_waiting or (not waiting and self.spend()):
+            fn(*args, **kwargs)
+            return _NOBODY_WAITS
+        self._tasks.put((fn, args, kwargs))
+        if self._releasing is None:
+            self._releasing = threading.Thread(target=self._release, name="refusals", daemon=True)
+            self._releasing.start()
+        return _NOBODY_WAITS
+
+    def spend(self) -> bool:
+        """Take room for one refusal; False when there is none yet."""
+        with self._lock:
+            now = self._clock()
+            self._room = min(self._burst, self._room + (now - self._filled_at) * self._per_second)
+            self._filled_at = now
+            if self._room < 1.0:
+                return False
+            self._room -= 1.0
+            return True
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing to end: the releasing thread ends with the process."""
+
+    def _release(self) -> None:
+        while True:
+            fn, args, kwargs = self._tasks.get()
+            while not (self.spend() or self._draining.wait(1.0 / self._per_second)):
+                pass
+            try:
+                fn(*args, **kwargs)
+            except Exception:
+                _LOG.exception("a call could not be refused")
+            del fn, args, kwargs
+
+
+class _Forgotten(Future[Any]):
+    """What gRPC gets for every call it hands over, to count those under way for a limit that we do not set."""
+
+    def add_done_callback(self, fn: Callable[["Future[Any]"], object]) -> None:
+        """Nothing."""
+
+
+Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A function with its arguments."""
+_NOBODY_WAITS = _Forgotten()
+_REMEMBER = 0.1
+_LONGEST_STEP = 1.0
+"""Seconds between two ends of calls; what took longer was no queue at work."""
 
 
 class Route(NamedTuple):

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from server import health, rpc
-from server.admission import CallPool, Dispatcher, Drain
+from server.admission import CallPool, Dispatcher, Drain, RefusalPool
 from server.config import ConfigurationError, Settings
 from server.logs import log
 from server.metrics import CallCounters, Gauge, Meter, calls_of
@@ -50,7 +50,12 @@ class Genie:
 
     def __init__(self, settings: Settings, assemble: Assemble) -> None:
         self._settings = settings
-        self._unary = CallPool(threads=settings.threads, limit=settings.max_concurrent_calls, name="unary")
+        self._unary = CallPool(
+            threads=settings.threads,
+            limit=settings.max_concurrent_calls,
+            name="unary",
+            queue_seconds=settings.max_queue_ms / 1e3,
+        )
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
@@ -60,7 +65,7 @@ class Genie:
         self.runtime = rpc.Runtime(
             unary_pool=self._unary,
             stream_pool=self._streams,
-            refusal_pool=self._control,
+            refusal_pool=RefusalPool(drain=drain),
             counters=CallCounters(self._assembly.meter),
             drain=drain,
             access_log_ratio=settings.access_log_ratio,
@@ -197,6 +202,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # A connection's further calls wait with their caller: what waits here costs memory, and a refusal its time.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_calls + settings.max_streams),
         ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_client_ping_seconds)),

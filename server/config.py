@@ -54,6 +54,9 @@ class Settings:
     max_concurrent_calls: int = _setting(
         128, "Unary calls a worker runs or queues before it refuses more", least=1, most=100_000
     )
+    max_queue_ms: float = _setting(
+        100.0, "Unary calls that would wait longer than this for a thread are refused", least=1, most=60_000
+    )
     max_streams: int = _setting(
         32, "Streaming calls a worker serves at once; each holds a thread of its own", least=1, most=1_024
     )

@@ -281,11 +281,13 @@ class ServerDraining(GenieError):
 
 
 class ServerOverloaded(GenieError):
-    """As many unary calls are under way or waiting as the worker takes."""
+    """The worker has as many unary calls as it takes, or can serve in time."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "SERVER_OVERLOADED"
-    sentence = "{limit} calls are under way, as many as are taken at once; try again later."
+    sentence = (
+        "More calls wait than can be served in time (at most {limit} are taken at once); try again later."
+    )
     default_retry_seconds = 0.5
 
 

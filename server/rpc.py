@@ -10,10 +10,10 @@ import random
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -22,23 +22,20 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from server import errors
-from server.admission import CallPool, Drain, Handler, Route, Throttle
+from server.admission import CallPool, Drain, Handler, RefusalPool, Route, Throttle
 from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
+from server.request_stream import Requests as Requests
 from server.tracing import CallSpan, Tracing
 
 CORRELATION_HEADER = "x-correlation-id"
 TENANT_HEADER = "x-tenant-id"
 DEFAULT_TENANT = "default"
 MOST_CORRELATION_CHARACTERS = 128
-MOST_BUFFERED_BYTES = 1_048_576
-"""Request messages of a stream read ahead of the service: so many bytes, or one message."""
 
 _LOG = logging.getLogger("genie.access")
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
-
-M = TypeVar("M", bound=Message)
 
 
 class Call:
@@ -106,90 +103,13 @@ class Call:
         self.check()
 
 
-class Requests(Generic[M]):
-    """The request messages of a client stream, read ahead on a thread of their own up to a bound.
-
-    When the worker drains, what has arrived is still handed out; then ServerDraining is raised. A stream that its
-    caller cancels may look as if it had ended (gRPC tells the two apart too late): let no meaning hang on the end.
-    """
-
-    def __init__(self, raw: Iterator[bytes], decode: Callable[[bytes], M], drain: Drain) -> None:
-        self._raw = raw
-        self._decode = decode
-        self._drain = drain
-        self._changed = threading.Condition()
-        self._arrived: deque[bytes] = deque()
-        self._buffered_bytes = 0
-        self._ended = False
-        self._failure: Exception | None = None
-        drain.listen(self._wake)
-        threading.Thread(target=self._read, name="request-stream", daemon=True).start()
-
-    def __iter__(self) -> Iterator[M]:
-        """Messages one by one until the caller closes its side."""
-        while batch := self.take(1):
-            yield batch[0]
-
-    def take(self, most: int) -> list[M]:
-        """Wait for a message, then return all that have arrived, at most `most`; empty at the stream's end.
-
-        Raises MalformedRequest, CallCancelled, or ServerDraining.
-        """
-        with self._changed:
-            while not self._arrived:
-                if self._failure is not None:
-                    raise self._failure
-                if self._ended:
-                    return []
-                if self._drain.started:
-                    raise errors.ServerDraining()
-                self._changed.wait()
-            taken = [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
-            self._buffered_bytes -= sum(map(len, taken))
-            self._changed.notify_all()
-        return [self._decode(item) for item in taken]
-
-    def close(self) -> None:
-        """Let go of the reading thread; the wrapper calls it when the service is done."""
-        self._drain.forget(self._wake)
-        with self._changed:
-            self._ended = True
-            self._arrived.clear()
-            self._changed.notify_all()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _has_room(self, size: int) -> bool:
-        return self._buffered_bytes + size <= MOST_BUFFERED_BYTES
-
-    def _read(self) -> None:
-        try:
-            for item in self._raw:
-                with self._changed:
-                    while self._arrived and not self._ended and not self._has_room(len(item)):
-                        self._changed.wait()
-                    if self._ended:
-                        return
-                    self._arrived.append(item)
-                    self._buffered_bytes += len(item)
-                    self._changed.notify_all()
-        except Exception as error:
-            self._failure = error
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """What all methods of a worker share."""
 
     unary_pool: CallPool
     stream_pool: CallPool
-    refusal_pool: CallPool
+    refusal_pool: RefusalPool
     counters: CallCounters = field(default_factory=CallCounters)
     drain: Drain = field(default_factory=Drain)
     access_log_ratio: float = 1.0
@@ -266,10 +186,7 @@ class _Served:
                 correlation_id = str(value)
             elif key == TENANT_HEADER:
                 tenant = str(value)
-        fits = 0 < len(correlation_id) <= MOST_CORRELATION_CHARACTERS
-        # gRPC fails the call when asked to echo what is not ASCII.
-        if not (fits and correlation_id.isascii() and correlation_id.isprintable()):
-            correlation_id = f"{random.getrandbits(64):016x}"
+        correlation_id = _correlation_id(correlation_id)
         call = Call(self.path, tenant, correlation_id, context, self.runtime.drain)
         facts = {"correlation_id": correlation_id, "tenant": tenant, "method": self.path}
         tracing = self.runtime.tracing
@@ -396,21 +313,54 @@ class _StreamResponse:
 
 
 class _Refusal:
-    """Answers a call the worker has no room for; fits every kind of method, since it reads no request."""
+    """Answers a call the worker has no room for; fits every kind of method, since it reads no request.
+
+    It runs on the thread that delivers all calls, so it does little: the reply is encoded once.
+    """
 
     def __init__(self, served: _Served, pool: CallPool) -> None:
+        runtime = served.runtime
         self._served = served
-        self._pool = pool
-        self.experimental_thread_pool = served.runtime.refusal_pool
+        self._error = errors.TooManyStreams if pool is runtime.stream_pool else errors.ServerOverloaded
+        self._limit = pool.limit
+        self.experimental_thread_pool = runtime.refusal_pool
 
     def __call__(self, _: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        runtime = self._served.runtime
-        call = self._served.open(context)
-        refusal = errors.TooManyStreams if self._pool is runtime.stream_pool else errors.ServerOverloaded
-        told = refusal(limit=self._pool.limit)
-        runtime.counters.shed(call.method, told.code.name, told.reason)
-        if call.span is not None:
-            call.span.end(told.code.name, told.reason)
+        runtime, error = self._served.runtime, self._error
+        if runtime.tracing is not None:
+            span = self._served.open(context).span
+            if span is not None:
+                span.end(error.code.name, error.reason)
+        runtime.counters.shed(self._served.path, error.code.name, error.reason)
         if runtime.refusals.passes():
-            log(_LOG, logging.WARNING, "calls are refused", reason=told.reason, limit=self._pool.limit)
-        _abort(context, call, told)
+            log(_LOG, logging.WARNING, "calls are refused", reason=error.reason, limit=self._limit)
+        # The more callers wait to be refused, the later they are asked to come back.
+        patience = error.default_retry_seconds + round(runtime.refusal_pool.wait_seconds)
+        message, details = _refusal(error, self._limit, patience)
+        context.set_trailing_metadata(((CORRELATION_HEADER, _echoed(context)), *details))
+        context.abort(error.code, message)
+        raise AssertionError("abort raises")
+
+
+@lru_cache(maxsize=256)
+def _refusal(
+    error: type[errors.GenieError], limit: int, retry_after_seconds: float
+) -> tuple[str, tuple[tuple[str, str | bytes], ...]]:
+    """(message, trailing metadata) of a refusal."""
+    told = error(retry_after_seconds=retry_after_seconds, limit=limit)
+    return told.message, tuple(rpc_status.to_status(told.status()).trailing_metadata)
+
+
+def _echoed(context: grpc.ServicerContext) -> str:
+    """The correlation id that the caller sent, or a new one."""
+    for key, value in context.invocation_metadata():
+        if key == CORRELATION_HEADER:
+            return _correlation_id(str(value))
+    return _correlation_id("")
+
+
+def _correlation_id(given: str) -> str:
+    """The id given when it can be echoed, else a new one: gRPC fails a call that is to echo what is not ASCII."""
+    if 0 < len(given) <= MOST_CORRELATION_CHARACTERS and given.isascii() and given.isprintable():
+        return given
+    return f"{random.getrandbits(64):016x}"

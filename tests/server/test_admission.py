@@ -1,24 +1,114 @@
 """Counting calls, the moment of the drain, and reports that do not flood."""
 
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from server.admission import CallPool, Drain, Throttle
+from server.admission import CallPool, Drain, Pace, RefusalPool, Throttle
 
 
-def test_a_pool_counts_what_it_was_handed_until_it_is_finished() -> None:
+def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds; fails when it does not within 10 s."""
+    limit = time.monotonic() + 10.0
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def test_a_pool_counts_what_it_was_handed_until_it_is_finished(caplog: pytest.LogCaptureFixture) -> None:
     hold = threading.Event()
     pool = CallPool(threads=1, limit=2, name="test")
-    futures = [pool.submit(hold.wait, 10.0) for _ in range(2)]
+    for _ in range(2):
+        pool.submit(hold.wait, 10.0)
     assert pool.full
     hold.set()
-    assert all(future.result() for future in futures)
-    failing = pool.submit(int, "x")
-    with pytest.raises(ValueError, match="invalid literal"):
-        failing.result()
+    until(lambda: pool.unfinished == 0)
+    pool.submit(int, "x")
+    until(lambda: pool.unfinished == 0)
+    assert "outside its handler" in caplog.text, "and the thread lives on"
+    done: list[int] = []
+    pool.submit(done.append, 1)
     pool.shutdown()
+    assert done == [1]
     assert pool.unfinished == 0
+
+
+def test_a_pool_runs_as_many_at_once_as_it_has_threads_in_the_order_of_arrival() -> None:
+    pool = CallPool(threads=2, limit=100, name="test")
+    both = threading.Barrier(2)
+    order: list[int] = []
+    for _ in range(2):
+        pool.submit(both.wait, 10.0)
+    until(lambda: pool.unfinished == 0)
+    hold = threading.Event()
+    pool.submit(hold.wait, 10.0)
+    for number in range(20):
+        pool.submit(order.append, number)
+    until(lambda: len(order) == 20)
+    hold.set()
+    pool.shutdown()
+    assert order == list(range(20))
+
+
+def test_calls_that_would_wait_too_long_are_refused_and_no_longer_once_the_queue_is_short() -> None:
+    pool = CallPool(threads=1, limit=1_000, name="test", queue_seconds=0.05)
+    for _ in range(5):
+        pool.submit(time.sleep, 0.02)
+    refuses = partial(getattr, pool, "full")
+    assert not refuses(), "how fast calls end is not known yet"
+    until(lambda: pool.unfinished == 2)
+    for _ in range(9):
+        pool.submit(time.sleep, 0.02)
+    assert refuses(), "ten calls of 20 ms would take longer than 50 ms"
+    until(lambda: pool.unfinished <= 1)
+    assert not refuses()
+    pool.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("ends", "seconds"),
+    [
+        ([], 0.0),
+        ([(1.0, True)], 0.0),
+        ([(1.0, True), (1.5, True)], 0.5),
+        ([(1.0, True), (1.5, True), (2.5, True)], 0.5),
+        ([(1.0, True), (1.5, True), (1.6, False), (9.0, True), (9.1, True)], 0.424),
+        ([(1.0, False), (1.5, False)], 0.0),
+    ],
+)
+def test_pace_is_the_time_between_ends_while_calls_wait(
+    ends: list[tuple[float, bool]], seconds: float
+) -> None:
+    pace = Pace()
+    for now, waiting in ends:
+        pace.finished(now, waiting)
+    assert pace.seconds == pytest.approx(seconds)
+
+
+def test_refusals_are_at_once_up_to_a_rate_and_then_delayed() -> None:
+    now = [0.0]
+    drain = Drain()
+    pool = RefusalPool(drain=drain, refusals_per_second=2.0, burst=3, most_waiting=2, clock=lambda: now[0])
+    refused: list[int] = []
+    for number in range(5):
+        pool.submit(refused.append, number)
+    assert refused == [0, 1, 2]
+    assert pool.waiting <= 2
+    until(lambda: pool.waiting == 1)
+    pool.submit(refused.append, 5)
+    assert (pool.waiting, pool.wait_seconds) == (2, 1.0)
+    pool.submit(refused.append, 6)
+    assert refused == [0, 1, 2, 6], "with so many waiting, memory is dearer than time"
+    now[0] = 0.5
+    until(lambda: 3 in refused)
+    assert 4 not in refused
+    drain.begin()
+    until(lambda: len(refused) == 7)
+    pool.submit(refused.append, 7)
+    assert refused[-1] == 7, "a worker that stops has no storm to fear"
 
 
 def test_a_drain_wakes_each_listener_once_and_late_ones_at_once() -> None:

@@ -25,6 +25,7 @@ from server.admission import Drain
 from server.errors import ServerDraining
 from server.logs import JsonFormatter
 from server.metrics import calls_of
+from server.request_stream import MOST_BUFFERED_BYTES
 from tests.server.echo import ECHO, Echo
 from tests.server.serving import Running, detail, failure, reason, serving
 
@@ -294,7 +295,7 @@ def test_requests_that_arrived_before_the_drain_are_still_handed_out() -> None:
 
 
 def test_requests_are_read_ahead_only_up_to_a_bound() -> None:
-    size = rpc.MOST_BUFFERED_BYTES // 4
+    size = MOST_BUFFERED_BYTES // 4
     read = []
 
     def raw() -> Iterator[bytes]:

@@ -1,0 +1,188 @@
+"""Five times the load that a worker can serve: what still gets done, how long it takes, and how soon all is well again.
+
+Two kinds of it. "storm": callers without manners, who send again the moment they are refused, eight connections with a
+hundred calls each. "rate": requests at random moments, five times as many a second as one worker can serve. A few
+callers beside them, with a real stub, tell how long a call takes that is admitted, and what a refused one is told.
+
+    python -m bench.overload [--quick | --brief]
+"""
+
+import argparse
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import grpc
+import numpy as np
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from bench import load, world
+from bench.output import emit
+from bench.pair import CONNECTIONS, Cores, Target, cores, recommend_target, served
+from bench.stand import RECOMMEND
+from genie.v1 import recommendation_service_pb2 as pb
+from genie.v1 import recommendation_service_pb2_grpc
+
+BENCH = "overload"
+TIMES_CAPACITY = 5.0
+STREAMS = 100
+PROBES = 2
+PROBE_SECONDS = 0.04
+"""From one call of a probe to its next."""
+LONGEST_ADMITTED_MS = 200.0
+"""Twice `max_queue_ms`: the wait that is allowed, and as much again for the call itself and the client."""
+
+
+class Plan(NamedTuple):
+    """How much of everything."""
+
+    size: world.Size
+    requests: int
+    seconds: float
+
+
+FULL = Plan(world.W1, 4_000, 8.0)
+BRIEF = Plan(world.Size(10_000, 10_000), 2_000, 4.0)
+QUICK = Plan(world.QUICK, 300, 1.0)
+
+
+class Probes:
+    """Callers with a real stub, who call at their own pace."""
+
+    def __init__(self, port: int, size: world.Size) -> None:
+        self._port = port
+        self._size = size
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(seed,)) for seed in range(PROBES)]
+        self.admitted: list[float] = []
+        """Seconds that each call took that ended OK."""
+        self.refused: list[float] = []
+        """Seconds that each took that was refused and told when to come back."""
+        self.other: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
+            stub = recommendation_service_pb2_grpc.RecommendationServiceStub(channel)
+            while not self._stop.wait(PROBE_SECONDS):
+                learner = world.learner_id(int(rng.integers(self._size.learners)))
+                started = time.monotonic()
+                try:
+                    stub.Recommend(pb.RecommendRequest(learner_id=learner, limit=10), timeout=20.0)
+                    self.admitted.append(time.monotonic() - started)
+                except grpc.RpcError as error:
+                    assert isinstance(error, grpc.Call)
+                    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and has_retry_info(error):
+                        self.refused.append(time.monotonic() - started)
+                    else:
+                        self.other.append(f"{error.code()}: {error.details()}")
+
+
+def has_retry_info(error: grpc.Call) -> bool:
+    """Whether an error says when to come back."""
+    status = rpc_status.from_call(error)
+    return status is not None and any(
+        one.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for one in status.details
+    )
+
+
+def report(kind: str, target: Target, plan: Plan, peak: float) -> bool:
+    """Overload the server one way; whether the bars hold."""
+    stand = target.stands[0]
+    before = stand.figures()
+    started = time.monotonic()
+    with Probes(stand.port, plan.size) as probes:
+        if kind == "storm":
+            load.closed_for(
+                target.url,
+                target.body,
+                connections=CONNECTIONS,
+                streams=STREAMS,
+                seconds=plan.seconds,
+                core=target.core,
+            )
+        else:
+            load.scheduled(
+                target.url,
+                target.body,
+                rate=TIMES_CAPACITY * peak,
+                seconds=plan.seconds,
+                core=target.core,
+                seed=3,
+            )
+    wall = time.monotonic() - started
+    after = stand.figures()
+    again = target.closed(plan.requests // 2)
+    served_ok = after["ok"].get(RECOMMEND, 0) - before["ok"].get(RECOMMEND, 0)
+    calls = after["calls"].get(RECOMMEND, 0) - before["calls"].get(RECOMMEND, 0)
+    facts = {
+        "kind": kind,
+        "calls_per_second": round(calls / wall, 1),
+        "refused": calls - served_ok,
+        "probes_refused": len(probes.refused),
+        "refusal_p50_ms": round(float(np.median(probes.refused)) * 1e3, 1) if probes.refused else None,
+    }
+    held = emit(BENCH, "goodput_over_peak", round(served_ok / wall / peak, 3), bar=">= 0.8", **facts)
+    if probes.admitted:
+        p99 = float(np.quantile(probes.admitted, 0.99)) * 1e3
+        p50 = float(np.median(probes.admitted)) * 1e3
+        calls_seen = len(probes.admitted)
+        held &= emit(
+            BENCH,
+            "admitted_p99_ms",
+            round(p99, 1),
+            bar=f"<= {LONGEST_ADMITTED_MS:g}",
+            kind=kind,
+            p50_ms=round(p50, 1),
+            calls=calls_seen,
+        )
+    held &= emit(BENCH, "failed_otherwise", len(probes.other), bar="== 0", kind=kind, first=probes.other[:1])
+    held &= emit(BENCH, "recovered_over_peak", round(again.times.rate / peak, 3), bar=">= 0.8", kind=kind)
+    return held
+
+
+def run(data: Path, plan: Plan, at: Cores) -> bool:
+    """Measure the peak, then overload."""
+    with served(data, plan.size, at.server) as stands:
+        target = recommend_target(stands, plan.size, at.load)
+        target.closed(plan.requests)
+        peak = target.closed(plan.requests)
+        rate = peak.times.rate
+        emit(BENCH, "peak_calls_per_second", round(rate, 1), p99_ms=round(peak.times.quantile_ms(0.99), 2))
+        held = [report(kind, target, plan, rate) for kind in ("storm", "rate")]
+    return all(held)
+
+
+def main() -> int:
+    """Run and report; the exit status says whether every bar holds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds, to see that it works")
+    parser.add_argument("--brief", action="store_true", help="a smaller world")
+    parser.add_argument(
+        "--cache", type=Path, help="folder of built worlds; GENIE_BENCH_CACHE, or ~/.cache/genie"
+    )
+    options = parser.parse_args()
+    load.h2load()
+    plan = QUICK if options.quick else BRIEF if options.brief else FULL
+    at = cores()
+    with world.opened(plan.size, writable=True, cache=options.cache) as data:
+        return 0 if run(data, plan, at) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -11,7 +11,7 @@ import argparse
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 import numpy as np
@@ -83,8 +83,8 @@ class Probes:
                 try:
                     stub.Recommend(pb.RecommendRequest(learner_id=learner, limit=10), timeout=20.0)
                     self.admitted.append(time.monotonic() - started)
-                except grpc.RpcError as error:
-                    assert isinstance(error, grpc.Call)
+                except grpc.RpcError as raised:
+                    error: Any = raised
                     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and has_retry_info(error):
                         self.refused.append(time.monotonic() - started)
                     else:

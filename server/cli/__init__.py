@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": "Learn models from the answers.",
     "evaluate": "Measure predictions on held-out answers.",
     "recommend": "Ask a server what a learner should do next.",
+    "top": "Watch how a running server fares.",
     "explain": "Ask a server why it recommended something.",
     "backup": "Copy a store while it is in use.",
     "restore": "Put a backup in place of a store.",

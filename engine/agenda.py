@@ -127,8 +127,8 @@ class _Work:
     left: F8
     """(nc,) seconds until each is mastered."""
     mastered: U1
-    ready: F8
-    """(nc,) as `mastered` has it."""
+    open_rows: list[int]
+    """Those of `ranked` that may be begun, as `mastered` has it."""
     begun: list[int]
 
     @classmethod
@@ -141,16 +141,19 @@ class _Work:
         room = np.maximum(FULLY_READY - view.mastery, 0.0) / RISE_AN_ANSWER
         least = np.maximum(MASTERED_ATTEMPTS - view.attempts.astype(np.float64), 1.0)
         answers = np.minimum(np.maximum(np.ceil(room), least), MOST_ANSWERS)
-        mastered = view.mastered.copy()
-        ready = _readiness(mastered, view, catalog)[1]
-        return cls(view, catalog, ranked, answers * seconds, mastered, ready, [])
+        work = cls(view, catalog, ranked, answers * seconds, view.mastered.copy(), [], [])
+        work.look()
+        return work
+
+    def look(self) -> None:
+        """Find out what may be begun."""
+        _, ready = _readiness(self.mastered, self.view, self.catalog)
+        self.open_rows = self.ranked[(ready[self.ranked] > 0.0) & (self.mastered[self.ranked] == 0)].tolist()
 
     def spend(self, seconds: float, *, blocked: Flags) -> tuple[list[int], float]:
         """Return (rows begun, most important first; seconds used) of a day; those `blocked` (nc,) are not begun."""
         under_way = list(self.begun)
-        ranked = self.ranked
-        open_ = ranked[(self.ready[ranked] > 0.0) & (self.mastered[ranked] == 0) & ~blocked[ranked]]
-        fresh = (row for row in open_.tolist() if row not in under_way)
+        fresh = (row for row in self.open_rows if not (blocked[row] or row in under_way))
         rest = seconds
         for row in chain(under_way, fresh):
             if rest <= 0.0:
@@ -163,7 +166,7 @@ class _Work:
         done = [row for row in set(self.begun) if self.left[row] <= 0.0]
         if done:
             self.mastered[done] = 1
-            self.ready = _readiness(self.mastered, self.view, self.catalog)[1]
+            self.look()
         self.begun = [row for row in dict.fromkeys(self.begun) if not self.mastered[row]]
         openings.sort(key=lambda row: (-self.catalog.importance[row], row))
         return openings, max(seconds - rest, 0.0)

@@ -28,7 +28,7 @@ EARLY: Final = 0.1
 LATE: Final = 0.9
 """Quantiles of the interval that goes with a date: 80 % between them."""
 
-_GRID: Final = 40
+_GRID: Final = 32
 
 
 class Speed(NamedTuple):

@@ -137,6 +137,7 @@ class _Beneath:
         self._view = view
         self._catalog = catalog
         self._found: dict[int, list[_Way]] = {}
+        self._needs: dict[int, list[tuple[int, bool]]] = {}
 
     def causes_of(self, row: int) -> list[Cause]:
         """What lies behind a gap at `row`."""
@@ -151,13 +152,17 @@ class _Beneath:
 
     def _weak_needs(self, row: int) -> list[tuple[int, bool]]:
         """(row, soft) of the weak prerequisites; a soft one counts only where answers show it to be weak."""
-        needs = self._catalog.prerequisites
-        edges = slice(needs.offsets[row], needs.offsets[row + 1])
-        return [
-            (below, not hard)
-            for below, hard in zip(needs.rows[edges].tolist(), needs.hard[edges].tolist(), strict=True)
-            if self._proven[below] < NEARLY_MASTERED and (hard or self._kind(below) is not CauseKind.UNTESTED)
-        ]
+        found = self._needs.get(row)
+        if found is None:
+            needs = self._catalog.prerequisites
+            edges = slice(needs.offsets[row], needs.offsets[row + 1])
+            found = self._needs[row] = [
+                (below, not hard)
+                for below, hard in zip(needs.rows[edges].tolist(), needs.hard[edges].tolist(), strict=True)
+                if self._proven[below] < NEARLY_MASTERED
+                and (hard or self._kind(below) is not CauseKind.UNTESTED)
+            ]
+        return found
 
     def _weak_beneath(self, row: int) -> list[int]:
         """Weak rows beneath that are not settled yet, each after what it rests on."""

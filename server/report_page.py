@@ -92,7 +92,7 @@ def _tiles(report: report_pb2.TenantReport) -> str:
          f"{before.accuracy:.0%} of {before.answers_count:,} before" if before.answers_count else "none before"),
         (f"{practice.mastered_concepts_count:,}", f"concepts mastered, {practice.lost_concepts_count:,} lost",
          f"{before.mastered_concepts_count:,} before"),
-        (f"{report.streak_maintenance_rate:.0%}" if report.streaks_held_count else "–",
+        (f"{report.streaks_kept_share:.0%}" if report.streaks_held_count else "–",
          f"of {report.streaks_held_count:,} streaks kept", f"{report.milestones_count:,} milestones"),
         (f"{report.at_risk_learners_count:,}", "learners at risk now", f"{report.lapsed_learners_count:,} long gone"),
     ]  # fmt: skip

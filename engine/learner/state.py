@@ -202,8 +202,13 @@ class LearnerState:
             raise ValueError(f"days must be 1 to {DAYS}, not {days}")
         header = self.header[0]
         last = int(header["last_day"])
+        if not (int(header["applied"]) and last - DAYS < local_day < last + days):
+            return np.zeros(days, np.int64), np.zeros(days, np.int64)
+        if days == 1:
+            slot = slice(local_day % DAYS, local_day % DAYS + 1)
+            return header["day_answers"][slot].astype(np.int64), header["day_seconds"][slot].astype(np.int64)
         wanted = np.arange(local_day - days + 1, local_day + 1)
-        held = (wanted <= last) & (wanted > last - DAYS) & (int(header["applied"]) > 0)
+        held = (wanted <= last) & (wanted > last - DAYS)
         answers = np.where(held, header["day_answers"][wanted % DAYS], 0).astype(np.int64)
         seconds = np.where(held, header["day_seconds"][wanted % DAYS], 0).astype(np.int64)
         return answers, seconds

@@ -104,7 +104,7 @@ def tenant_report(sums: TenantSums, bundle: Bundle, now: float) -> pb.TenantRepo
         mean_seconds = tally.practice.seconds / tally.active
         message.practice_duration_per_active_learner.CopyFrom(convert.duration(mean_seconds))
     if tally.streaks_held:
-        message.streak_maintenance_rate = tally.streaks_kept / tally.streaks_held
+        message.streaks_kept_share = tally.streaks_kept / tally.streaks_held
     return message
 
 

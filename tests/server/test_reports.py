@@ -189,7 +189,7 @@ def test_streaks_held_and_kept(world: World) -> None:
     on("came", 3, 2, 1)
     week = world.tenant_week()
     assert (week.streaks_held_count, week.streaks_kept_count) == (5, 2)
-    assert week.streak_maintenance_rate == pytest.approx(2 / 5)
+    assert week.streaks_kept_share == pytest.approx(2 / 5)
     assert (week.learners_count, week.new_learners_count) == (6, 1)
     assert week.milestones_count == 6
     past = world.tenant_week(last_date=convert.calendar_date(TODAY - 3))
@@ -206,7 +206,7 @@ def test_who_is_at_risk_and_what_many_are_stuck_at(world: World) -> None:
     week = world.tenant_week()
     assert (week.learners_count, week.active_learners_count, week.lapsed_learners_count) == (5, 0, 1)
     assert not week.HasField("practice_duration_per_active_learner")
-    assert not week.HasField("streak_maintenance_rate")
+    assert not week.HasField("streaks_kept_share")
     assert week.at_risk_learners_count == 3
     assert [(count.reason, count.learners_count) for count in week.risk_counts] == [
         (progress_pb2.RISK_REASON_AWAY, 3)

@@ -495,7 +495,7 @@ class TenantReport(_message.Message):
     MILESTONES_COUNT_FIELD_NUMBER: _builtins.int
     STREAKS_HELD_COUNT_FIELD_NUMBER: _builtins.int
     STREAKS_KEPT_COUNT_FIELD_NUMBER: _builtins.int
-    STREAK_MAINTENANCE_RATE_FIELD_NUMBER: _builtins.int
+    STREAKS_KEPT_SHARE_FIELD_NUMBER: _builtins.int
     AT_RISK_LEARNERS_COUNT_FIELD_NUMBER: _builtins.int
     RISK_COUNTS_FIELD_NUMBER: _builtins.int
     AT_RISK_LEARNERS_FIELD_NUMBER: _builtins.int
@@ -519,7 +519,7 @@ class TenantReport(_message.Message):
     """Learners who practised on the day before the period."""
     streaks_kept_count: _builtins.int
     """Those of them whose streak still ran when the period was over, freezes counted."""
-    streak_maintenance_rate: _builtins.float
+    streaks_kept_share: _builtins.float
     """`streaks_kept_count` ÷ `streaks_held_count`, 0 to 1; unset when no streak was held."""
     at_risk_learners_count: _builtins.int
     """Learners at risk now."""
@@ -586,7 +586,7 @@ class TenantReport(_message.Message):
         milestones_count: _builtins.int = ...,
         streaks_held_count: _builtins.int = ...,
         streaks_kept_count: _builtins.int = ...,
-        streak_maintenance_rate: _builtins.float | None = ...,
+        streaks_kept_share: _builtins.float | None = ...,
         at_risk_learners_count: _builtins.int = ...,
         risk_counts: _abc.Iterable[Global___RiskCount] | None = ...,
         at_risk_learners: _abc.Iterable[Global___LearnerAtRisk] | None = ...,
@@ -595,12 +595,12 @@ class TenantReport(_message.Message):
         common_gaps: _abc.Iterable[Global___GapCount] | None = ...,
         path: _abc.Iterable[Global___PlannedConcept] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_streak_maintenance_rate", b"_streak_maintenance_rate", "create_time", b"create_time", "period", b"period", "practice", b"practice", "practice_before", b"practice_before", "practice_duration_per_active_learner", b"practice_duration_per_active_learner", "streak_maintenance_rate", b"streak_maintenance_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_streaks_kept_share", b"_streaks_kept_share", "create_time", b"create_time", "period", b"period", "practice", b"practice", "practice_before", b"practice_before", "practice_duration_per_active_learner", b"practice_duration_per_active_learner", "streaks_kept_share", b"streaks_kept_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_streak_maintenance_rate", b"_streak_maintenance_rate", "active_learners_before_count", b"active_learners_before_count", "active_learners_count", b"active_learners_count", "at_risk_learners", b"at_risk_learners", "at_risk_learners_count", b"at_risk_learners_count", "common_gaps", b"common_gaps", "create_time", b"create_time", "days", b"days", "hardest_concepts", b"hardest_concepts", "lapsed_learners_count", b"lapsed_learners_count", "learners_count", b"learners_count", "mastered_total_count", b"mastered_total_count", "milestones_count", b"milestones_count", "new_learners_count", b"new_learners_count", "path", b"path", "period", b"period", "practice", b"practice", "practice_before", b"practice_before", "practice_duration_per_active_learner", b"practice_duration_per_active_learner", "risk_counts", b"risk_counts", "streak_maintenance_rate", b"streak_maintenance_rate", "streaks_held_count", b"streaks_held_count", "streaks_kept_count", b"streaks_kept_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_streaks_kept_share", b"_streaks_kept_share", "active_learners_before_count", b"active_learners_before_count", "active_learners_count", b"active_learners_count", "at_risk_learners", b"at_risk_learners", "at_risk_learners_count", b"at_risk_learners_count", "common_gaps", b"common_gaps", "create_time", b"create_time", "days", b"days", "hardest_concepts", b"hardest_concepts", "lapsed_learners_count", b"lapsed_learners_count", "learners_count", b"learners_count", "mastered_total_count", b"mastered_total_count", "milestones_count", b"milestones_count", "new_learners_count", b"new_learners_count", "path", b"path", "period", b"period", "practice", b"practice", "practice_before", b"practice_before", "practice_duration_per_active_learner", b"practice_duration_per_active_learner", "risk_counts", b"risk_counts", "streaks_held_count", b"streaks_held_count", "streaks_kept_count", b"streaks_kept_count", "streaks_kept_share", b"streaks_kept_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__streak_maintenance_rate: _TypeAlias = _typing.Literal["streak_maintenance_rate"]  # noqa: Y015
-    _WhichOneofArgType__streak_maintenance_rate: _TypeAlias = _typing.Literal["_streak_maintenance_rate", b"_streak_maintenance_rate"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__streak_maintenance_rate) -> _WhichOneofReturnType__streak_maintenance_rate | None: ...
+    _WhichOneofReturnType__streaks_kept_share: _TypeAlias = _typing.Literal["streaks_kept_share"]  # noqa: Y015
+    _WhichOneofArgType__streaks_kept_share: _TypeAlias = _typing.Literal["_streaks_kept_share", b"_streaks_kept_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__streaks_kept_share) -> _WhichOneofReturnType__streaks_kept_share | None: ...
 
 Global___TenantReport: _TypeAlias = TenantReport  # noqa: Y015

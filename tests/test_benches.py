@@ -14,7 +14,7 @@ BENCHES = sorted(
 )
 BY_END_TO_END = {"consistency", "crash", "drain"}
 """Their small versions are in test_end_to_end.py, which shares one server."""
-TIMED = {"engine", "experiment_watchers", "experiments", "import_rate", "overload", "serve"}
+TIMED = {"engine", "experiment_watchers", "experiments", "import_rate", "overload", "serve", "tracing"}
 """These have bars on time, which a busy machine may miss."""
 
 

@@ -186,6 +186,12 @@ class Store(Protocol):
         """
         ...
 
+    def submit_many(
+        self, operations: Sequence[tuple[Partition, Callable[[Transaction], T]]]
+    ) -> "list[Future[T]]":
+        """`submit` each, in one commit where nothing speaks against it. Each stands alone, as when submitted singly."""
+        ...
+
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
         """`submit` and wait."""
         ...

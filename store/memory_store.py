@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,12 @@ class MemoryStore:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def submit_many(
+        self, operations: Sequence[tuple[Partition, Callable[[Transaction], T]]]
+    ) -> "list[Future[T]]":
+        """Run each at once."""
+        return [self.submit(partition, operation) for partition, operation in operations]
 
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
         """Run `operation` atomically."""

@@ -71,6 +71,8 @@ class SlateRecord:
     """Of the payload's items, which know rows only."""
     correlation_id: str = ""
     """Of the call that made it."""
+    degraded: int = 0
+    """Number of what kept it from being all it could be; 0 when nothing did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ there ever were.
 import hashlib
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from functools import partial
 
 from store import codec
 from store.api import Partition, Store, Table, Transaction
@@ -29,21 +32,27 @@ def slate_id(learner_id: str, request_digest: bytes = b"") -> str:
     return urlsafe_b64encode(_owner(learner_id) + (token or secrets.token_bytes(TOKEN_BYTES))).decode()
 
 
-def write_slate(store: Store, tenant: str, slate: SlateRecord) -> None:
-    """Keep a slate; one with the same id is replaced."""
-    owner = _owner(slate.learner_id)
-    with store.read(Partition(tenant)) as reader:
-        known = reader.get(Table.SLATE_OWNER, owner) is not None
-    if not known:
-        store.update(
-            Partition(tenant), lambda tx: tx.put(Table.SLATE_OWNER, owner, slate.learner_id.encode())
-        )
-    value = codec.SLATE.encode(slate)
-    key = slate.recommendation_id.encode()
-    day = utc_day(slate.created_at)
-    store.update(
-        Partition(tenant, slate.learner_id), lambda tx: _keep(tx, key, value, day, len(slate.question_ids))
+def write_slate(store: Store, tenant: str, slate: SlateRecord) -> SlateRecord:
+    """Keep a slate and return what is held under its id: it, or the one that was there and has not expired."""
+    return write_slates(store, tenant, [slate])[0].result()
+
+
+def write_slates(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Future[SlateRecord]]":
+    """Keep slates, in one commit where the store can; for each what `write_slate` returns, or why it is not kept."""
+    _write_owners(store, tenant, {slate.learner_id for slate in slates})
+    return store.submit_many(
+        [(Partition(tenant, slate.learner_id), partial(_keep, slate=slate)) for slate in slates]
     )
+
+
+def _write_owners(store: Store, tenant: str, learner_ids: Collection[str]) -> None:
+    """See to it that slates of these learners will be found by their ids."""
+    partition = Partition(tenant)
+    owners = [(_owner(learner_id), learner_id.encode()) for learner_id in learner_ids]
+    with store.read(partition) as reader:
+        new = [(owner, name) for owner, name in owners if reader.get(Table.SLATE_OWNER, owner) is None]
+    if new:
+        store.update(partition, lambda tx: tx.put_many(Table.SLATE_OWNER, new))
 
 
 def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
@@ -74,20 +83,27 @@ def erase_slates(store: Store, partition: Partition) -> int:
     return removed + int(gone)
 
 
-def _keep(tx: Transaction, key: bytes, value: bytes, day: int, questions: int) -> None:
-    held = tx.get(Table.SLATE_ID, key)
-    if held is not None:
-        tx.put(Table.SLATE, held, value)
-        return
-    tally_slate(tx, day, questions)
+def _keep(tx: Transaction, slate: SlateRecord) -> SlateRecord:
+    key = slate.recommendation_id.encode()
+    # Of two calls with the same request, made at the same time, the first one's slate is the slate of both.
+    slot = tx.get(Table.SLATE_ID, key) if slate.request_digest else None
+    held = None if slot is None else tx.get(Table.SLATE, slot)
+    if slot is not None and held is not None:
+        known = codec.SLATE.decode(held)
+        if known.expires_at > slate.created_at:
+            return known
+        tx.put(Table.SLATE, slot, codec.SLATE.encode(slate))
+        return slate
+    tally_slate(tx, utc_day(slate.created_at), len(slate.question_ids))
     count = _count(tx.get(Table.META))
     slot = _slot(count)
-    replaced = tx.get(Table.SLATE, slot)
+    replaced = tx.get(Table.SLATE, slot) if count >= RING else None
     if replaced is not None:
         tx.delete(Table.SLATE_ID, codec.SLATE.decode(replaced).recommendation_id.encode())
-    tx.put(Table.SLATE, slot, value)
+    tx.put(Table.SLATE, slot, codec.SLATE.encode(slate))
     tx.put(Table.SLATE_ID, key, slot)
     tx.put(Table.META, b"", (count + 1).to_bytes(8, "big"))
+    return slate
 
 
 def _learner_of(store: Store, tenant: str, recommendation_id: str) -> str | None:

@@ -8,7 +8,7 @@ than a hand-over.
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -141,6 +141,14 @@ class LmdbStore:
         keys.checked_learner(partition)
         return self._submit(partition, operation)
 
+    def submit_many(
+        self, operations: Sequence[tuple[Partition, Callable[[Transaction], T]]]
+    ) -> "list[Future[T]]":
+        """Run all in the next group commit; without durability, now and in one transaction."""
+        for partition, _ in operations:
+            keys.checked_learner(partition)
+        return self._enqueue([Job(partition, operation) for partition, operation in operations])
+
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
         """`submit` and wait."""
         if self._committer is not None and self._committer.is_current_thread():
@@ -240,17 +248,21 @@ class LmdbStore:
         self.environment.disown()
 
     def _submit(self, partition: Partition | None, operation: Callable[[Transaction], Any]) -> "Future[Any]":
+        return self._enqueue([Job(partition, operation)])[0]
+
+    def _enqueue(self, jobs: list[Job]) -> "list[Future[Any]]":
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self.environment.is_reading():
             raise RuntimeError("close the read before submitting: growing the store waits for open reads")
-        job = Job(partition, operation)
         if self._committer is not None:
-            self._committer.submit(job)
-        else:
-            self._commit([job])
-            job.resolve()
-        return job.future
+            for job in jobs:
+                self._committer.submit(job)
+        elif jobs:
+            self._commit(jobs)
+            for job in jobs:
+                job.resolve()
+        return [job.future for job in jobs]
 
     def _commit(self, jobs: list[Job]) -> None:
         """Set every job's outcome. If a group asks too much together, its jobs run singly: only culprits fail."""

@@ -76,6 +76,25 @@ class StoreContract:
         assert seen == [(b"ann", None), (b"bob", None), (b"other", None), (b"catalogue", None)]
         assert store.tenants() == ["default", "other"]
 
+    def test_many_operations_at_once_each_stand_alone(self, store: Store) -> None:
+        def fail(tx: Transaction) -> int:
+            tx.put(Table.STATE, b"", b"never")
+            raise ValueError("no")
+
+        def count(tx: Transaction) -> int:
+            before = int.from_bytes(tx.get(Table.STATE) or b"", "big")
+            tx.put(Table.STATE, b"", (before + 1).to_bytes(1, "big"))
+            return before
+
+        done = store.submit_many([(ANN, count), (BOB, fail), (ANN, count), (OTHER, count)])
+        assert [done[place].result() for place in (0, 2, 3)] == [0, 1, 0]
+        with pytest.raises(ValueError, match="no"):
+            done[1].result()
+        for partition, value in ((ANN, b"\x02"), (BOB, None), (OTHER, b"\x01")):
+            with store.read(partition) as reader:
+                assert reader.get(Table.STATE) == value
+        assert store.submit_many([]) == []
+
     def test_a_transaction_sees_its_own_writes(self, store: Store) -> None:
         store.update(ANN, lambda tx: tx.put_many(Table.ANSWER, [(b"1", b"a"), (b"2", b"b"), (b"4", b"d")]))
 

@@ -255,14 +255,26 @@ def test_slates_are_found_by_id_and_listed_newest_first(store: MemoryStore) -> N
     assert slates.find_slate(store, "other", shown[0].recommendation_id) is None
 
 
-def test_a_slate_of_the_same_request_has_the_same_id_and_is_replaced(store: MemoryStore) -> None:
+def test_of_slates_of_the_same_request_the_first_one_stays_until_it_expires(store: MemoryStore) -> None:
     name = slates.slate_id("ann", b"request 1")
     assert name == slates.slate_id("ann", b"request 1")
     assert len({name, slates.slate_id("ann", b"request 2"), slates.slate_id("bob", b"request 1")}) == 3
     assert slates.slate_id("ann") != slates.slate_id("ann")
-    slates.write_slate(store, "t", slate(name))
-    slates.write_slate(store, "t", slate(name, at=NOW + 5))
-    assert [one.created_at for one in slates.list_slates(store, ANN)] == [NOW + 5]
+    first, second, late = (
+        dataclasses.replace(slate(name, at=NOW + after), request_digest=b"digest")
+        for after in (0.0, 5.0, 4000.0)
+    )
+    assert slates.write_slate(store, "t", first) == first
+    assert slates.write_slate(store, "t", second) == first
+    assert slates.list_slates(store, ANN) == [first]
+    assert slates.write_slate(store, "t", late) == late
+    assert slates.list_slates(store, ANN) == [late]
+
+
+def test_slates_of_many_learners_are_kept_at_once(store: MemoryStore) -> None:
+    shown = [slate(slates.slate_id(name), name) for name in ("ann", "bob", "cat")]
+    assert [kept.result() for kept in slates.write_slates(store, "t", shown)] == shown
+    assert [slates.find_slate(store, "t", one.recommendation_id) for one in shown] == shown
 
 
 def test_the_ring_of_slates_forgets_the_oldest_wholly(store: MemoryStore) -> None:

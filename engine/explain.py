@@ -1,7 +1,7 @@
 """Why a question was recommended, from the stored slate alone: nothing is computed anew. Speaks through messages."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -10,7 +10,8 @@ from engine.learner import TARGET_RETENTION
 from engine.messages import ENGLISH
 from engine.policy import SOURCES, TERMS
 from engine.scoring import GAIN, GOAL, KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
-from engine.slate import Slate
+from engine.slate import LEAST_LIFT, Slate
+from engine.survey import START
 
 CHANCE: Final = "chance"
 """Name in `feature_importance` for what no term explains: the draw."""
@@ -130,7 +131,7 @@ def explain(
     """
     if not 0 <= rank < len(slate.items):
         raise IndexError(f"rank {rank} of a slate of {len(slate.items)}")
-    facts = _facts(slate, rank, titles)
+    facts = _Facts(slate, rank, titles)
     importance = feature_importance(slate, rank)
     item = slate.items[rank]
     return Explanation(
@@ -147,15 +148,19 @@ def explain(
 
 
 def main_reason(slate: Slate, rank: int, titles: Sequence[str], messages: Mapping[str, str] = ENGLISH) -> str:
-    """Return the first sentence of `explain`, for the reply to a recommendation."""
-    return _reasons(feature_importance(slate, rank), _facts(slate, rank, titles), messages, most=1)[0]
+    """Return the first sentence of `explain`, for the reply to a recommendation: without working out the others."""
+    facts = _Facts(slate, rank, titles)
+    if facts.number("sources") >> START & 1:
+        return messages["reason.start"].format_map(facts)
+    lead = slate.leads[rank]
+    return _sentence(CHANCE if lead < 0 else TERMS[lead], facts, messages)
 
 
 def feature_importance(slate: Slate, rank: int) -> dict[str, float]:
     """Return term → share of the sum of all positive lifts, largest first; `chance` alone when nothing lifts."""
     lifts = slate.lifts[rank].tolist()
     raised = sum(lift for lift in lifts if lift > 0.0)
-    if raised <= 1e-9:
+    if raised <= LEAST_LIFT:
         return {CHANCE: 1.0}
     shares = [(name, lift / raised) for name, lift in zip(TERMS, lifts, strict=True) if lift > 0.0]
     return dict(sorted(shares, key=lambda pair: -pair[1]))
@@ -230,49 +235,78 @@ def _retention_without(
     )
 
 
-def _facts(slate: Slate, rank: int, titles: Sequence[str]) -> Facts:
-    """Return what is known of the item, by the names that templates use; absent facts are missing."""
-    item = slate.items[rank]
-    facts: Facts = {
-        "concept": _title(titles, int(item["concept"])),
-        "predicted": _percent(float(item["predicted"])),
-        "target": _percent(slate.target),
-        "mastery": _percent(float(item["mastery"])),
-        "mastery_sd": round(float(item["mastery_sd"]), 3),
-        "readiness": round(float(item["ready"]), 3),
-        "attempts": int(item["attempts"]),
-        "correct": int(item["correct"]),
-        "unlocks": int(item["unlocks"]),
-        "seconds": round(float(item["seconds"])),
-        "sources": _sources(int(item["sources"])),
-    }
-    if slate.objective >= 0:
-        facts["objective"] = _title(titles, slate.objective)
-        facts["steps"] = int(item["steps"])
-    if not math.isnan(float(item["recall"])):
-        facts["recall"] = _percent(float(item["recall"]))
-        facts["stability_days"] = round(float(item["stability"]), 1)
-    if not math.isnan(float(item["last_at"])):
-        hours = max(0.0, slate.made_at - float(item["last_at"])) / 3600.0
-        facts["hours"] = int(hours)
-        facts["days"] = int(hours / 24.0)
-    return facts
+class _Facts:
+    """What is known of an item, by the names that templates use, each worked out when it is asked for."""
+
+    __slots__ = ("_rank", "_slate", "_titles")
+
+    def __init__(self, slate: Slate, rank: int, titles: Sequence[str]) -> None:
+        self._slate = slate
+        self._rank = rank
+        self._titles = titles
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a fact; None for what nothing is known of."""
+        return _FACTS[name](self)
+
+    def number(self, field: str) -> Any:
+        """Return a field of the item as a plain number."""
+        return self._slate.column(field)[self._rank]
+
+    def title(self, row: int) -> str:
+        return _title(self._titles, row)
+
+    @property
+    def slate(self) -> Slate:
+        return self._slate
+
+    def since(self, seconds: float) -> int | None:
+        """Return how many whole spans of `seconds` have passed since the concept was practised."""
+        last_at = self.number("last_at")
+        return (
+            None if math.isnan(last_at) else int(max(0.0, self._slate.made_at - last_at) / 3600.0 / seconds)
+        )
 
 
-def _reasons(
-    importance: Mapping[str, float], facts: Facts, messages: Mapping[str, str], most: int = MAIN_REASONS
-) -> tuple[str, ...]:
+def _known(value: float, told: Callable[[float], Any]) -> Any:
+    return None if math.isnan(value) else told(value)
+
+
+_FACTS: Final[Mapping[str, Callable[[_Facts], Any]]] = {
+    "concept": lambda item: item.title(item.number("concept")),
+    "predicted": lambda item: _percent(item.number("predicted")),
+    "target": lambda item: _percent(item.slate.target),
+    "mastery": lambda item: _percent(item.number("mastery")),
+    "mastery_sd": lambda item: round(item.number("mastery_sd"), 3),
+    "readiness": lambda item: round(item.number("ready"), 3),
+    "attempts": lambda item: item.number("attempts"),
+    "correct": lambda item: item.number("correct"),
+    "unlocks": lambda item: item.number("unlocks"),
+    "seconds": lambda item: round(item.number("seconds")),
+    "sources": lambda item: _sources(item.number("sources")),
+    "objective": lambda item: item.title(item.slate.objective) if item.slate.objective >= 0 else None,
+    "steps": lambda item: item.number("steps") if item.slate.objective >= 0 else None,
+    "recall": lambda item: _known(item.number("recall"), _percent),
+    "stability_days": lambda item: (
+        None if math.isnan(item.number("recall")) else round(item.number("stability"), 1)
+    ),
+    "hours": lambda item: item.since(1.0),
+    "days": lambda item: item.since(24.0),
+}
+
+
+def _reasons(importance: Mapping[str, float], facts: _Facts, messages: Mapping[str, str]) -> tuple[str, ...]:
     told = [
         _sentence(name, facts, messages)
         for name, share in importance.items()
         if share >= LEAST_SHARE or name == next(iter(importance))
     ]
-    if "start" in facts["sources"]:
-        told.insert(0, messages["reason.start"].format(**facts))
-    return tuple(told[:most])
+    if facts.number("sources") >> START & 1:
+        told.insert(0, messages["reason.start"].format_map(facts))
+    return tuple(told[:MAIN_REASONS])
 
 
-def _sentence(name: str, facts: Facts, messages: Mapping[str, str]) -> str:
+def _sentence(name: str, facts: _Facts, messages: Mapping[str, str]) -> str:
     key = f"reason.{name}"
     if name == TERMS[KEEP]:
         key += _retention_case(facts)
@@ -285,11 +319,11 @@ def _sentence(name: str, facts: Facts, messages: Mapping[str, str]) -> str:
             key += ".unlock" if facts["unlocks"] == 1 else ".unlocks"
     elif name == TERMS[GOAL]:
         key += {0: ".goal", 1: ".step", -1: ".other"}.get(facts["steps"], ".steps")
-    return messages[key].format(**facts)
+    return messages[key].format_map(facts)
 
 
-def _retention_case(facts: Facts) -> str:
-    if "days" not in facts or "recall" not in facts:
+def _retention_case(facts: _Facts) -> str:
+    if facts["days"] is None or facts["recall"] is None:
         return ".other"
     if facts["days"] >= 2:
         return ".days"
@@ -309,7 +343,7 @@ _TERM_FACTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _terms(slate: Slate, rank: int, facts: Facts) -> tuple[Term, ...]:
+def _terms(slate: Slate, rank: int, facts: _Facts) -> tuple[Term, ...]:
     values = slate.items[rank]["values"].tolist()
     return tuple(
         Term(
@@ -318,7 +352,7 @@ def _terms(slate: Slate, rank: int, facts: Facts) -> tuple[Term, ...]:
             weight=float(slate.weights[term]),
             contribution=float(slate.contributions[rank, term]),
             lift=float(slate.lifts[rank, term]),
-            facts={fact: facts[fact] for fact in _TERM_FACTS.get(name, ()) if fact in facts},
+            facts={fact: told for fact in _TERM_FACTS.get(name, ()) if (told := facts[fact]) is not None},
         )
         for term, name in enumerate(TERMS)
     )

@@ -18,7 +18,7 @@ from engine.peers import Peers
 from engine.policy import SOURCES, TERMS
 from engine.scoring import score
 from engine.serving import ConceptArrays, QuestionArrays
-from engine.slate import SlateReason, describe, draw
+from engine.slate import LEAST_LIFT, SlateReason, describe, draw
 from engine.survey import HISTORY, NOW, OBJECTIVE_ROW, READY, SURVEY_WIDTH, TARGET, survey
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4
 
@@ -76,6 +76,8 @@ class Made(NamedTuple):
     """(n,) of dtype HEAD; what is the same for all learners is there before the pass."""
     items: npt.NDArray[Any]
     """(n, limit) of dtype ITEM; the head says how many count."""
+    leads: npt.NDArray[np.int8]
+    """(n, limit) the term that lifts each item most over the average candidate, −1 where none does."""
 
 
 @kernel
@@ -143,6 +145,7 @@ def make_slates(
             found, chosen[:shown], sameness, propensity, final, predicted, values, outlook, view, counts, mastered,
             questions.seconds, settings, made.items[i],
         )  # fmt: skip
+        _lead(made.items[i], shown, rule.weights, means, made.leads[i])
         head = made.heads[i]
         head.shown = shown
         head.candidates = held
@@ -191,6 +194,23 @@ def _meet(found: Candidates, held: int, recent: Records, met: I4) -> None:
             known = found.slots[slot_of(found.keys, found.slots, widen(recent[j].question))]
             if known >= 0:
                 met[known] = j
+
+
+@kernel
+def _lead(items: npt.NDArray[Any], shown: int, weights: F8, means: F8, leads: npt.NDArray[np.int8]) -> None:
+    """Fill leads (shown,) as `engine.slate.Slate.leads` says."""
+    for rank in range(shown):
+        raised = 0.0
+        most = 0.0
+        leads[rank] = -1
+        for term in range(weights.shape[0]):
+            lift = weights[term] * items[rank].values[term] - weights[term] * means[term]
+            raised += max(lift, 0.0)
+            if lift > most:
+                most = lift
+                leads[rank] = term
+        if raised <= LEAST_LIFT:
+            leads[rank] = -1
 
 
 @kernel

@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES, NEAREST_SHARE
-from engine.collaborative import WIDTH
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
 from engine.likes import likes_of
-from engine.pipeline import PLAN_WIDTH, Asked, Made, Rule, make_slates
-from engine.policy import SOURCES, Policy
+from engine.pipeline import Asked, Made, Rule, make_slates
+from engine.policy import Policy
 from engine.serving import Serving
 from engine.slate import ITEM, Slate, Slates, blank_heads
-from engine.survey import COLLABORATIVE, SETTINGS_WIDTH
+from engine.survey import COLLABORATIVE
 from engine.types import F4, NO_ROW, U1, U4
 
 T = TypeVar("T", bound=np.generic)
@@ -156,14 +155,14 @@ def _recommend(
         catalog.version,
         policy.temperature,
     )
-    made = Made(heads, np.zeros((len(queries), limit), ITEM))
+    made = Made(heads, np.zeros((len(queries), limit), ITEM), np.full((len(queries), limit), -1, np.int8))
     rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual)
     any_question = bool(len(serving.questions.popular))
     make_slates(
         serving.concepts, serving.questions, model.weights, serving.question_concepts, serving.peers, asked,
         rule, policy.temperature, any_question, made,
     )  # fmt: skip
-    return Slates(made.heads, made.items, policy.name, serving.models.version)
+    return Slates(*made, policy.name, serving.models.version)
 
 
 def _limit(queries: Sequence[RecommendQuery]) -> int:
@@ -188,53 +187,52 @@ def _asked(
     take_ups: Sequence[F4 | None],
 ) -> Asked:
     """Return what the pass reads, the learners' parts one after another."""
-    count = len(queries)
-    plan, settings = np.empty((count, PLAN_WIDTH), np.int64), np.empty((count, SETTINGS_WIDTH))
-    factors, profiles = np.empty((count, WIDTH), np.float32), np.empty((count, WIDTH), np.float32)
-    even = np.full((len(SOURCES), len(serving.catalog.areas)), 0.5, np.float32)
-    tastes_known, rows = [even], []
+    plans, settings, likes, rows = [], [], [], []
+    beliefs = [serving.even_take_up]
     touched = held = 0
-    for i, (query, state, take_up) in enumerate(zip(queries, states, take_ups, strict=True)):
-        factors[i], profiles[i], near = likes_of(
-            state.recent, serving, policy.quotas[COLLABORATIVE] // NEAREST_SHARE
-        )
+    for query, state, take_up in zip(queries, states, take_ups, strict=True):
+        liked = likes_of(state.recent, serving, policy.quotas[COLLABORATIVE] // NEAREST_SHARE)
         touched_end = touched + len(state.concepts)
-        bounds = [held]
-        for part in (query.excluded, query.shown, near):
-            rows.append(part)
-            bounds.append(bounds[-1] + len(part))
-        plan[i] = (
-            query.seed, touched, touched_end, bounds[0], bounds[1], bounds[1], bounds[2], bounds[2], bounds[3],
-            0 if take_up is None else len(tastes_known),
-        )  # fmt: skip
-        if take_up is not None:
-            tastes_known.append(take_up)
-        settings[i] = (
-            now,
-            query.target_success or policy.target_success,
-            TARGET_RETENTION,
-            query.objective,
-            query.context.available_s,
-            fatigue(query.context),
-            query.context.small_screen,
-            state.applied,
+        excluded_end = held + len(query.excluded)
+        shown_end = excluded_end + len(query.shown)
+        near_end = shown_end + len(liked.near)
+        plans.append(
+            (
+                *(query.seed, touched, touched_end, held, excluded_end, excluded_end, shown_end),
+                *(shown_end, near_end, 0 if take_up is None else len(beliefs)),
+            )
         )
-        touched, held = touched_end, bounds[3]
+        if take_up is not None:
+            beliefs.append(take_up)
+        context = query.context
+        settings.append(
+            (
+                *(now, query.target_success or policy.target_success, TARGET_RETENTION, query.objective),
+                *(context.available_s, fatigue(context), context.small_screen, state.applied),
+            )
+        )
+        likes.append(liked)
+        rows += [query.excluded, query.shown, liked.near]
+        touched, held = touched_end, near_end
     return Asked(
         _joined([state.header for state in states]),
         _joined([state.concepts for state in states]),
-        _joined([state.recent for state in states]).reshape(count, -1),
-        read_only(plan),
-        read_only(settings),
+        _joined([state.recent for state in states]).reshape(len(states), -1),
+        read_only(np.array(plans, np.int64)),
+        read_only(np.array(settings)),
         _joined(rows),
-        read_only(factors),
-        read_only(profiles),
-        read_only(np.stack(tastes_known)),
+        _stacked([liked.factor for liked in likes]),
+        _stacked([liked.profile for liked in likes]),
+        _stacked(beliefs),
     )
 
 
 def _joined(parts: "Sequence[npt.NDArray[T]]") -> "npt.NDArray[T]":
     return read_only(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def _stacked(parts: Sequence[F4]) -> F4:
+    return read_only(parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts))
 
 
 __all__ = [

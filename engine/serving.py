@@ -15,6 +15,7 @@ from engine.learner.many import fill_bases
 from engine.memo import Memo
 from engine.neighbours import NeighbourIndex
 from engine.peers import Peers
+from engine.policy import SOURCES
 from engine.types import F4, F8, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
@@ -121,6 +122,8 @@ class Serving:
     """(64, 64) of the collaborative model."""
     peers: Peers
     """Which concepts learners turned to, by where they stood; nobody's without a collaborative model."""
+    even_take_up: F4
+    """(sources, areas) chances that an offer is taken up, as long as nothing is known of a learner."""
     strangers: dict[str, U1] = field(default_factory=dict)
     """(nc,) 1 for the concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same
     on every build."""
@@ -190,6 +193,7 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
         ),
         gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
         peers=Peers._make(_frozen(array) for array in peers),
+        even_take_up=_frozen(np.full((len(SOURCES), len(catalog.areas)), 0.5, np.float32)),
     )
 
 

@@ -84,6 +84,9 @@ _OWN: Final = frozenset({"version", "policy_bytes", "model_bytes", "shown"})
 _PLAIN: Final = tuple(name for name in HEAD.names or () if name not in _OWN)
 """Fields of the stored header that are fields of Slate by the same name."""
 
+LEAST_LIFT = 1e-9
+"""Terms that together lift an item no more than this over the average candidate do not explain it."""
+
 _SEED_STEP = 7919
 """Draws of the slate take counters from here on, so that they are not the survey's."""
 
@@ -126,10 +129,11 @@ def draw(
     the best, ties by candidate number, with propensity 1.
     """
     n = scores.shape[0]
-    again = np.zeros(n, np.int64)
+    fresh = np.ones(n)
     taken = np.zeros(n, np.uint8)
     current = np.empty(n)
     share = np.empty(n)
+    odds = np.empty(n)
     run = 0
     kind = -1
     best = -np.inf
@@ -138,12 +142,12 @@ def draw(
         for i in range(n):
             if taken[i] == 0:
                 in_run = run >= 2 and (found.sources[i] >> REVIEW) & 1 == kind
-                share[i] = 1.0 - 0.5 ** again[i] * (RUN_DISCOUNT if in_run else 1.0)
+                share[i] = 1.0 - fresh[i] * (RUN_DISCOUNT if in_run else 1.0)
                 current[i] = scores[i] + weights[SAME] * share[i]
                 best = max(best, current[i])
         if rank == chosen.shape[0]:
             break
-        pick, chance_of_pick = _one(current, taken, best, temperature, chance(seed, _SEED_STEP + rank))
+        pick, chance_of_pick = _one(current, taken, best, temperature, chance(seed, _SEED_STEP + rank), odds)
         chosen[rank] = pick
         sameness[rank] = share[pick]
         propensity[rank] = chance_of_pick
@@ -154,13 +158,13 @@ def draw(
         kind = own
         for i in range(n):
             if found.concepts[i] == found.concepts[pick]:
-                again[i] += 1
+                fresh[i] *= 0.5
     return best
 
 
 @kernel
-def _one(current: F8, taken: U1, best: float, temperature: float, luck: float) -> tuple[int, float]:
-    """Return (the candidate drawn, its chance) from those not taken."""
+def _one(current: F8, taken: U1, best: float, temperature: float, luck: float, odds: F8) -> tuple[int, float]:
+    """Return (the candidate drawn, its chance) from those not taken; odds (n,) is room to work in."""
     if temperature <= 0.0:
         for i in range(current.shape[0]):
             if taken[i] == 0 and current[i] == best:
@@ -168,14 +172,15 @@ def _one(current: F8, taken: U1, best: float, temperature: float, luck: float) -
     total = 0.0
     for i in range(current.shape[0]):
         if taken[i] == 0:
-            total += np.exp((current[i] - best) / temperature)
+            odds[i] = np.exp((current[i] - best) / temperature)
+            total += odds[i]
     left = luck * total
     last = -1
     own = 0.0
     for i in range(current.shape[0]):
         if taken[i] == 0:
             last = i
-            own = np.exp((current[i] - best) / temperature)
+            own = odds[i]
             left -= own
             if left < 0.0:
                 break
@@ -279,6 +284,24 @@ class Slate:
         """(k, terms) what each term adds to the item's score against the average candidate."""
         return self.contributions - self.weights * self.means
 
+    @cached_property
+    def leads(self) -> list[int]:
+        """For each item the term that lifts it most, −1 where none does."""
+        return [
+            int(np.argmax(lifts)) if lifts[lifts > 0.0].sum() > LEAST_LIFT else -1 for lifts in self.lifts
+        ]
+
+    def column(self, field: str) -> list[Any]:
+        """Return a field of all items as plain numbers, taken out of the records once."""
+        known = self._columns.get(field)
+        if known is None:
+            known = self._columns[field] = self.items[field].tolist()
+        return known
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        return {}
+
     def to_bytes(self) -> bytes:
         """Return the slate in its stored form, which `from_bytes` reads."""
         head = blank_heads(1, self.policy, self.model_version)
@@ -311,24 +334,36 @@ class Slate:
     @classmethod
     def of(cls, head: Any, items: npt.NDArray[Any], policy: str, model_version: str) -> "Slate":
         """Return the slate of a record of dtype HEAD and its items (k,), without copying them."""
-        plain: dict[str, Any] = {
-            name: value for name, value in zip(HEAD.names or (), head.item(), strict=True) if name not in _OWN
-        }
-        plain["reason"] = SlateReason(plain["reason"])
-        return cls(items=items, policy=policy, model_version=model_version, **plain)
+        slate = object.__new__(cls)
+        # Twenty fields set one by one by a frozen dataclass would cost more than drawing the slate.
+        known = slate.__dict__
+        known.update(zip(HEAD.names or (), head.item(), strict=True))
+        for name in _OWN:
+            del known[name]
+        known.update(
+            reason=SlateReason(known["reason"]), items=items, policy=policy, model_version=model_version
+        )
+        return slate
 
 
 class Slates(Sequence[Slate]):
     """The slates of one pass, in the order of its queries; each is made an object only when it is asked for."""
 
-    __slots__ = ("_heads", "_items", "model_version", "policy")
+    __slots__ = ("_heads", "_items", "_leads", "_names", "model_version", "policy")
 
     def __init__(
-        self, heads: npt.NDArray[Any], items: npt.NDArray[Any], policy: str, model_version: str
+        self,
+        heads: npt.NDArray[Any],
+        items: npt.NDArray[Any],
+        leads: npt.NDArray[np.int8],
+        policy: str,
+        model_version: str,
     ) -> None:
-        """Hold heads (n,) of dtype HEAD and items (n, limit) of dtype ITEM."""
+        """Hold heads (n,) of dtype HEAD, items (n, limit) of dtype ITEM and the items' leads (n, limit)."""
         self._heads = heads
         self._items = items
+        self._leads = leads
+        self._names = policy.encode() + model_version.encode()
         self.policy = policy
         self.model_version = model_version
 
@@ -343,9 +378,19 @@ class Slates(Sequence[Slate]):
     def __getitem__(self, index: int | slice) -> "Slate | Slates":
         """Return one slate, or some of them."""
         if isinstance(index, slice):
-            return Slates(self._heads[index], self._items[index], self.policy, self.model_version)
+            held = self._heads[index], self._items[index], self._leads[index]
+            return Slates(*held, self.policy, self.model_version)
         head = self._heads[index]
-        return Slate.of(head, self._items[index, : head["shown"]], self.policy, self.model_version)
+        shown = int(head["shown"])
+        slate = Slate.of(head, self._items[index, :shown], self.policy, self.model_version)
+        # What the pass has worked out already need not be worked out again.
+        slate.__dict__["leads"] = self._leads[index, :shown].tolist()
+        return slate
+
+    def stored(self, index: int) -> bytes:
+        """Return `Slate.to_bytes` of one slate, without making it an object."""
+        head = self._heads[index]
+        return b"".join((head.tobytes(), self._names, self._items[index, : head["shown"]].tobytes()))
 
 
 def blank_heads(count: int, policy: str, model_version: str) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.catalog import Catalog, build_catalog
 from engine.learner import LearnerModel, QuestionConcepts
@@ -34,6 +34,8 @@ class Bundle:
     facts: FactSource
     model_failed: bool = False
     """A trained model was there but could not be used; the one before, or priors, stand in."""
+    encoded: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    """What is the same in every reply that holds a question, by its row: a memo of `services.slate_bytes`."""
 
     @property
     def catalog(self) -> Catalog:

@@ -13,7 +13,7 @@ from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server import convert
 from server.learner_views import masteries, stats_message, touched_rows, view_of
 from server.services.practice import session_message
-from server.services.recommendation import slate_message
+from server.services.slate_bytes import slate_message
 from server.services.slates import Kept
 from server.tenants import Bundle
 from store.answer_log import AnswerLog, chronological
@@ -134,5 +134,5 @@ def _slate(record: SlateRecord, bundle: Bundle) -> recommendation_pb.Recommendat
             create_time=convert.timestamp(record.created_at),
             expire_time=convert.timestamp(record.expires_at),
         )
-    kept = Kept(record, slate, recommendation_pb.DEGRADED_REASON_UNSPECIFIED)
+    kept = Kept(record, slate)
     return slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)

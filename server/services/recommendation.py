@@ -1,21 +1,29 @@
 """RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from engine.learner import LearnerState
 from engine.policy import Policy
-from engine.slate import Slate, SlateReason
+from engine.slate import Slate
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert, errors
 from server.experiments.junction import Junction
 from server.rpc import Call
-from server.services.explanations import Explainer, source_values
+from server.services.explanations import Explainer
 from server.services.feedback import take_feedback
-from server.services.slates import Kept, SlateMaker, wish_of
+from server.services.slate_bytes import (
+    Encoded,
+    batch_failure,
+    batch_result,
+    recommend_response,
+    recommendation_bytes,
+    slate_message,
+)
+from server.services.slates import Kept, SlateMaker, Wish, wish_of
 from server.tenants import Bundle, Tenants
 from server.validate import Violations, page_start, page_token
 from store.api import Partition, Store
@@ -26,16 +34,13 @@ MOST_LEARNERS = 1_000
 MOST_EVENTS = 1_000
 MOST_EXCLUSIONS = 1_000
 MOST_ITEMS = 100
+AT_ONCE = 64
+"""Learners of a batch that are worked out together; between such groups the caller's deadline is looked at."""
+MOST_REPLY_BYTES = 3_000_000
+"""Of a batch: past this no further slate is made. gRPC clients take messages of 4 MiB unless told otherwise."""
 DEFAULT_SLATES_A_PAGE = 20
 MOST_SLATES_A_PAGE = 100
 
-_SHORTFALLS = {
-    SlateReason.FULL: pb.SHORTFALL_REASON_UNSPECIFIED,
-    SlateReason.EMPTY_CATALOG: pb.SHORTFALL_REASON_EMPTY_CATALOG,
-    SlateReason.ALL_EXCLUDED: pb.SHORTFALL_REASON_EXCLUDED,
-    SlateReason.FEW_ELIGIBLE: pb.SHORTFALL_REASON_FEW_ELIGIBLE,
-    SlateReason.NOTHING_OPEN: pb.SHORTFALL_REASON_PREREQUISITES_MISSING,
-}
 _CLOSING = frozenset({pb.FEEDBACK_KIND_COMPLETED, pb.FEEDBACK_KIND_DISMISSED})
 
 
@@ -62,7 +67,7 @@ class RecommendationService:
         self._maker = SlateMaker(store, serving, budget_seconds, keep_seconds, experiments)
         self._experiments = experiments
 
-    def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+    def recommend(self, request: pb.RecommendRequest, call: Call) -> Encoded:
         """Recommend for one learner."""
         check = Violations()
         check.identifier("learner_id", request.learner_id)
@@ -70,12 +75,11 @@ class RecommendationService:
         check.check()
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant)
-        wish = wish_of(request, bundle, policy)
-        kept = self._maker.make(request.learner_id, wish, bundle, call, started=call.started)
+        kept = self._maker.make(request.learner_id, wish_of(request, bundle, policy), bundle, call)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-        return pb.RecommendResponse(recommendation=slate_message(kept, bundle, level))
+        return recommend_response(kept, bundle, level)
 
-    def batch_recommend(self, request: pb.BatchRecommendRequest, call: Call) -> pb.BatchRecommendResponse:
+    def batch_recommend(self, request: pb.BatchRecommendRequest, call: Call) -> Encoded:
         """Recommend for many learners with the same settings."""
         if len(request.learner_ids) > MOST_LEARNERS:
             raise errors.BatchTooLarge(
@@ -89,24 +93,42 @@ class RecommendationService:
         bundle = self._tenants.bundle(call.tenant)
         wish = wish_of(request, bundle, policy)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_NONE
-        seen: set[str] = set()
-        results = []
-        for place, learner_id in enumerate(request.learner_ids):
-            result = pb.BatchRecommendResult(learner_id=learner_id)
-            try:
-                own = Violations()
-                own.identifier(f"learner_ids[{place}]", learner_id)
-                if learner_id in seen:
-                    own.add(f"learner_ids[{place}]", "is listed twice")
-                own.check()
-                seen.add(learner_id)
-                call.check()
-                kept = self._maker.make(learner_id, wish, bundle, call, started=time.monotonic())
-                result.recommendation.CopyFrom(slate_message(kept, bundle, level))
-            except errors.GenieError as error:
-                result.error.CopyFrom(error.status())
-            results.append(result)
-        return pb.BatchRecommendResponse(results=results)
+        asked = _distinct(request.learner_ids)
+        results: list[bytes] = []
+        size = 0
+        full: errors.GenieError | None = None
+        for start in range(0, len(asked), AT_ONCE):
+            some = asked[start : start + AT_ONCE]
+            if size > MOST_REPLY_BYTES and full is None:
+                full = errors.BatchTooLarge(field="learner_ids", size=len(asked), limit=start)
+            made = self._made([name for name, refused in some if refused is None], wish, bundle, call, full)
+            for learner_id, refused in some:
+                outcome = refused or next(made)
+                if isinstance(outcome, Kept):
+                    results.append(batch_result(learner_id, recommendation_bytes(outcome, bundle, level)))
+                else:
+                    results.append(batch_failure(learner_id, outcome.status().SerializeToString()))
+                size += len(results[-1])
+        return Encoded(b"".join(results))
+
+    def _made(
+        self,
+        learner_ids: Sequence[str],
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+        full: errors.GenieError | None,
+    ) -> Iterator[Kept | errors.GenieError]:
+        """What becomes of some learners of a batch; `full` when its reply has no room for more."""
+        if not learner_ids:
+            return iter(())
+        try:
+            call.check()
+        except errors.GenieError as error:
+            full = error
+        if full is not None:
+            return iter([full] * len(learner_ids))
+        return iter(self._maker.make_many(learner_ids, wish, bundle, call, started=time.monotonic()))
 
     def list_active_recommendations(
         self, request: pb.ListActiveRecommendationsRequest, call: Call
@@ -133,7 +155,7 @@ class RecommendationService:
         started = not after
         for record in list_slates(self._serving, partition):
             if started and record.expires_at > call.now:
-                kept = Kept(record, Slate.from_bytes(record.payload), pb.DEGRADED_REASON_UNSPECIFIED)
+                kept = Kept(record, Slate.from_bytes(record.payload))
                 message = slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
                 _keep_open(message, kept, state, told)
                 if message.items and len(page) == size:
@@ -222,55 +244,22 @@ def _check_settings(
         own.timestamp("as_of_time", context.as_of_time, now=now)
 
 
-def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
-    """A slate as a message, explained at the level."""
-    record, slate = kept.record, kept.slate
-    explainer = Explainer(slate, bundle.catalog, record.correlation_id)
-    items = [
-        _item(explainer, place, record.question_ids[place], bundle, level)
-        for place in range(len(slate.items))
-    ]
-    return pb.Recommendation(
-        recommendation_id=record.recommendation_id,
-        learner_id=record.learner_id,
-        items=items,
-        policy=slate.policy,
-        model_version=slate.model_version,
-        degraded=kept.degraded != pb.DEGRADED_REASON_UNSPECIFIED,
-        degraded_reason=kept.degraded,
-        shortfall_reason=_SHORTFALLS[slate.reason],
-        create_time=convert.timestamp(record.created_at),
-        expire_time=convert.timestamp(record.expires_at),
-        reflected_answers_count=slate.answers,
-        correlation_id=record.correlation_id,
-    )
-
-
-def _item(
-    explainer: Explainer, place: int, question_id: str, bundle: Bundle, level: int
-) -> pb.RecommendedItem:
-    item = explainer.slate.items[place]
-    row, own = int(item["question"]), bundle.question_concepts
-    rows: Sequence[int] = []
-    if row + 1 < len(own.offsets):
-        rows = own.concepts[own.offsets[row] : own.offsets[row + 1]].tolist()
-    message = pb.RecommendedItem(
-        question_id=question_id,
-        concept_ids=[name for name in map(bundle.concept_id, rows) if name],
-        rank=place + 1,
-        score=float(item["score"]),
-        predicted_success=float(item["predicted"]),
-        sources=source_values(int(item["sources"])),
-        propensity=float(item["propensity"]),
-        review=bool(item["attempts"] > 0),
-        expected_duration=convert.known_duration(float(item["seconds"])),
-    )
-    if level > explanation_pb2.EXPLANATION_LEVEL_NONE:
-        message.main_reason = explainer.main_reason(place)
-    if level > explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
-        message.explanation.CopyFrom(explainer.explanation(place, level))
-        message.explanation.question_id = question_id
-    return message
+def _distinct(learner_ids: Sequence[str]) -> list[tuple[str, errors.GenieError | None]]:
+    """Each learner id of a batch, with what is wrong with it."""
+    seen: set[str] = set()
+    judged: list[tuple[str, errors.GenieError | None]] = []
+    for place, learner_id in enumerate(learner_ids):
+        own = Violations()
+        own.identifier(f"learner_ids[{place}]", learner_id)
+        if learner_id in seen:
+            own.add(f"learner_ids[{place}]", "is listed twice")
+        try:
+            own.check()
+            judged.append((learner_id, None))
+        except errors.GenieError as error:
+            judged.append((learner_id, error))
+        seen.add(learner_id)
+    return judged
 
 
 def _keep_open(

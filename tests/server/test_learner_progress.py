@@ -298,8 +298,9 @@ def test_an_export_holds_everything(world: World) -> None:
     world.practice.start_session(start, a_call(now=NOW - 4_000))
     world.answer("u-1", "count", at=NOW - 3_000, count=2)
     world.answer("u-1", "shapes", at=NOW - 3_600, correct=False)
-    slate = world.recommendations.recommend(
-        recommendation_service_pb2.RecommendRequest(learner_id="u-1", limit=3), a_call()
+    asked = recommendation_service_pb2.RecommendRequest(learner_id="u-1", limit=3)
+    slate = recommendation_service_pb2.RecommendResponse.FromString(
+        world.recommendations.recommend(asked, a_call()).SerializeToString()
     ).recommendation
     event = recommendation_service_pb2.FeedbackEvent(
         event_id="e-1",

@@ -204,8 +204,9 @@ def test_learners_are_listed_by_id_and_label(world: World) -> None:
 def test_deleting_leaves_nothing_and_may_be_repeated(world: World) -> None:
     world.answer("u-1", "count", at=NOW - 100, count=3)
     world.answer("u-2", "count", at=NOW - 100)
-    slate = world.recommendations.recommend(
-        recommendation_service_pb2.RecommendRequest(learner_id="u-1"), a_call()
+    asked = recommendation_service_pb2.RecommendRequest(learner_id="u-1")
+    slate = recommendation_service_pb2.RecommendResponse.FromString(
+        world.recommendations.recommend(asked, a_call()).SerializeToString()
     ).recommendation
     for _ in range(2):
         world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="u-1"), a_call())

@@ -1,9 +1,12 @@
 """RecommendationService through a real port: slates, alone and in batches, and lists of them."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -14,8 +17,9 @@ from genie.v1 import catalog_service_pb2 as catalog_pb
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
+from server import errors
 from server.convert import timestamp
-from server.services import slates
+from server.services import recommendation, slates
 from server.services.recommendation import RecommendationService
 from tests.server.core import LEARNER, Core, core, fields_of, info_of
 from tests.server.serving import failure, reason
@@ -251,7 +255,8 @@ def test_past_its_time_budget_it_answers_with_what_it_has(
     assert (slate.degraded, slate.degraded_reason) == (True, pb.DEGRADED_REASON_TIME_BUDGET)
     assert len(slate.items) == 10
     assert explain(world, slate).explanation.main_reasons
-    assert ids(world.recommend(request_id="r")) == ids(slate)
+    again = world.recommend(request_id="r")
+    assert again == slate, "what was degraded stays so when it is repeated"
 
 
 def test_a_batch_gives_every_learner_the_whole_time_budget(
@@ -261,14 +266,52 @@ def test_a_batch_gives_every_learner_the_whole_time_budget(
     take_seconds = 0.02
 
     class Slow:
-        def make(self, *args: Any, **more: Any) -> Any:
-            time.sleep(take_seconds)
-            return dataclasses.replace(maker, budget_seconds=take_seconds * 5).make(*args, **more)
+        def make_many(self, learner_ids: Any, *args: Any, **more: Any) -> Any:
+            time.sleep(take_seconds * len(learner_ids))
+            patient = dataclasses.replace(maker, budget_seconds=take_seconds * 3)
+            return patient.make_many(learner_ids, *args, **more)
 
     monkeypatch.setattr(service_of(world), "_maker", Slow())
+    monkeypatch.setattr(recommendation, "AT_ONCE", 2)
     results = batch(world, *(f"l-{n}" for n in range(12)))
     degraded = sum(result.recommendation.degraded for result in results)
-    assert degraded < 6, "the budget of the first learner was used up by the others"
+    assert degraded < 6, "the budget of the first learners was used up by the others"
+
+
+def test_a_batch_stops_at_the_callers_deadline_and_before_its_reply_is_too_large(
+    world: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommendation, "AT_ONCE", 2)
+    monkeypatch.setattr(recommendation, "MOST_REPLY_BYTES", 500)
+    results = batch(world, *(f"l-{n}" for n in range(5)))
+    assert [result.WhichOneof("outcome") for result in results] == ["recommendation"] * 2 + ["error"] * 3
+    told = info_of(results[-1].error)
+    assert (told.reason, dict(told.metadata)["limit"]) == ("BATCH_TOO_LARGE", "2")
+    assert not active(world, learner_id="l-4").recommendations, "made, but not given"
+    late = pb.BatchRecommendRequest(learner_ids=["l-8", "l-9"])
+    call = Mock(tenant=world.tenant, now=time.time(), started=time.monotonic(), method="m")
+    call.check.side_effect = errors.DeadlineExceeded()
+    reply = service_of(world).batch_recommend(late, call).SerializeToString()
+    given = pb.BatchRecommendResponse.FromString(reply).results
+    assert [info_of(result.error).reason for result in given] == ["DEADLINE_EXCEEDED"] * 2
+
+
+def test_calls_with_the_same_request_at_once_get_one_slate(
+    world: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = service_of(world)._maker
+    together = threading.Barrier(2, timeout=20.0)
+    read = type(maker)._read
+
+    def meet(self: Any, *args: Any) -> Any:
+        together.wait()
+        return read(self, *args)
+
+    monkeypatch.setattr(type(maker), "_read", meet)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: world.recommend(request_id="r", policy="random_v1"), range(2))
+    assert first == second
+    assert len(active(world).recommendations) == 1
 
 
 def test_a_slate_that_cannot_be_kept_is_still_given() -> None:

@@ -277,7 +277,7 @@ def test_a_recount_on_a_store_in_use_reads_one_moment(tmp_path: Path) -> None:
 
 def test_slates_are_counted_once_each_in_the_serving_store(store: Store) -> None:
     for request in (b"1", b"1", b"2"):
-        slate = SlateRecord(slate_id("ann", request), "ann", START, START + 9, b"", b"", ("q1", "q2"))
+        slate = SlateRecord(slate_id("ann", request), "ann", START, START + 9, request, b"", ("q1", "q2"))
         write_slate(store, "default", slate)
     assert counts(store) == {utc_day(START): {Tally.RECOMMENDATIONS: 2, Tally.RECOMMENDED: 4}}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.classrooms.baselines import PopularTeacher, ReviewQueue, Textbook, UniformTeacher
 from bench.classrooms.engine import EngineTeacher, School, earlier_learners
+from bench.classrooms.observer import Observer
 from bench.classrooms.play import Course, Oracle, Outcome, Teacher, play_course, play_week
 from bench.classrooms.remote import RemoteSchool, RemoteTeacher
 from bench.worlds import WORLDS
@@ -28,6 +29,10 @@ LEARNERS_AT_ONCE = 4
 """Learners that are taught at the same time over gRPC."""
 
 ALL = (*SIMPLE, "content_based_v1", "popularity_v1", "random_v1", "zone_v1", "hybrid_v1", "oracle")
+
+
+SEEING = ("oracle", "observer")
+"""Who needs a world that knows what questions are worth; the observer, slow as it is, plays only when named."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def staff(world: World, plan: Plan, remote: RemoteSchool | None = None) -> list[
     by_name["popularity"] = PopularTeacher(log.counts(len(world.questions)))
     if isinstance(world, SeesGains):
         by_name["oracle"] = Oracle(world, plan.course.exam_at)
+        by_name["observer"] = Observer(world, plan.course.exam_at, plan.seed)
 
     def policy(name: str) -> Teacher:
         if remote is not None:
@@ -78,7 +84,7 @@ def staff(world: World, plan: Plan, remote: RemoteSchool | None = None) -> list[
         assert school is not None
         return EngineTeacher(school, policies[name], plan.seed)
 
-    wanted = [name for name in plan.teachers if name in by_name or name != "oracle"]
+    wanted = [name for name in plan.teachers if name in by_name or name not in SEEING]
     return [by_name[name] if name in by_name else policy(name) for name in wanted]
 
 

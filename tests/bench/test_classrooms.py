@@ -5,9 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bench.classrooms.baselines import IN_A_ROW, STUCK_AFTER, PopularTeacher, ReviewQueue, Textbook
+from bench.classrooms.baselines import (
+    IN_A_ROW,
+    STUCK_AFTER,
+    PopularTeacher,
+    ReviewQueue,
+    Textbook,
+    UniformTeacher,
+)
 from bench.classrooms.engine import EngineTeacher, School
 from bench.classrooms.figures import Resampled, best_of, column
+from bench.classrooms.observer import Observer
 from bench.classrooms.play import Course, Outcome, play_course, play_week
 from bench.classrooms.staff import Plan, play, play_all, play_remotely
 from bench.worlds import WORLDS
@@ -149,3 +157,16 @@ def test_a_running_server_teaches_over_the_wire(served: Core) -> None:
         "who asks nothing of the server does the same without it"
     )
     assert played.week["random"] == here.week["random"]
+
+
+def test_an_observer_learns_from_answers_alone() -> None:
+    """Who knows the laws and sees the answers teaches better than chance, and never looks into the learner."""
+    world = WORLDS["threshold_growth"](3)
+    course = Course(BEGINS, days=3, answers_a_day=10)
+    observer = Observer(world, course.exam_at, seed=1)
+    pupil = observer.pupil(0, None)
+    first = pupil.choose(BEGINS)
+    assert 0 <= first < len(world.questions)
+    taught = [play_course(world, observer, number, course).gain for number in range(3)]
+    lucky = [play_course(world, UniformTeacher(world, 1), number, course).gain for number in range(3)]
+    assert sum(taught) > sum(lucky)

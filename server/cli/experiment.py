@@ -243,6 +243,38 @@ def report(caller: _Caller, experiment: str, output: Path | None) -> None:
     click.echo(f"Wrote {path}")
 
 
+@command.command()
+@click.argument("experiment")
+@click.argument("learner")
+@click.pass_obj
+def reports(caller: _Caller, experiment: str, learner: str) -> None:
+    """List what an experiment holds of LEARNER, and which calls it came from."""
+    table = Table()
+    for title in ("time", "what", "value", "over", "report", "correlation id"):
+        table.add_column(title, justify="right" if title in ("value", "over") else "left", overflow="fold")
+    with caller.stub() as stub:
+        found = _find(caller, stub, experiment)
+        request = pb.ListReportsRequest(experiment_id=found.experiment_id, learner_id=learner)
+        while True:
+            page = stub.ListReports(request, **caller.call)
+            for report in page.reports:
+                when = f"{report.event_time.ToDatetime():%Y-%m-%d %H:%M:%S}"
+                table.add_row(when, *_told(report), report.report_id, report.correlation_id)
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+    Console().print(table)
+
+
+def _told(report: pb.Report) -> tuple[str, str, str]:
+    """What happened, and the value over the denominator when there are any."""
+    if report.HasField("exposure"):
+        kind = "assigned" if report.exposure.assigned_only else "exposed"
+        return f"{kind}: {report.exposure.arm}", "", ""
+    value = report.metric_value
+    return value.source, f"{value.value:g}", f"{value.denominator:g}" if value.denominator else ""
+
+
 def _find(caller: _Caller, stub: Any, wanted: str) -> resources.Experiment:
     """The experiment with this id, else the one with this name."""
     try:

@@ -9,7 +9,9 @@ from engine.experiments.plan import Kind, PhaseSnapshot, Role, Verdict
 from engine.experiments.results import Caution, Comparison, Concern, ExperimentResults, Interval
 from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_results_pb2 as results_pb
+from genie.v1 import experiment_service_pb2 as pb
 from server import convert
+from store.experiment_reports import ReportRecord
 from store.experiments import (
     DRAFT,
     ROLLED_BACK,
@@ -132,6 +134,31 @@ def _metric_message(metric: MetricRecord) -> resources.ExperimentMetric:
         role=_ROLES[metric.role],
         margin_percent=metric.margin * 100.0,
     )
+
+
+def report_message(record: ExperimentRecord, learner_id: str, report: ReportRecord) -> pb.Report:
+    """A report as it was sent, as far as the experiment keeps it."""
+    message = pb.Report(
+        report_id=report.report_id,
+        learner_id=learner_id,
+        event_time=convert.timestamp(report.at),
+        correlation_id=report.correlation_id,
+    )
+    if report.source:
+        message.metric_value.CopyFrom(
+            pb.MetricValue(source=report.source, value=report.value, denominator=report.denominator)
+        )
+    else:
+        message.exposure.CopyFrom(
+            pb.Exposure(
+                experiment_id=record.experiment_id,
+                arm=record.arms[report.arm],
+                phase=report.phase,
+                assigned_only=report.assigned_only,
+                covariates=report.covariates,
+            )
+        )
+    return message
 
 
 def results_message(

@@ -23,14 +23,20 @@ from server.experiments.errors import (
     ExperimentStateWrong,
 )
 from server.experiments.intake import MOST_REPORTS, Directory, Tally, take_reports
-from server.experiments.messages import STATES, experiment_message, point_message, state_name
+from server.experiments.messages import (
+    STATES,
+    experiment_message,
+    point_message,
+    report_message,
+    state_name,
+)
 from server.idempotency import fingerprint, reply_once
 from server.rpc import Call, Requests
 from server.services.answers import committed
 from server.services.paging import open_page, take_page
 from server.validate import Violations
 from store.api import Partition, Store, Transaction
-from store.experiment_reports import phase_of, snapshots
+from store.experiment_reports import list_reports, phase_of, snapshots
 from store.experiments import (
     DRAFT,
     ROLLED_BACK,
@@ -60,6 +66,11 @@ WATCH_CHECK_SECONDS = 5.0
 """How often a watcher with nothing to tell is asked whether it is still there."""
 
 M = TypeVar("M", bound=Message)
+
+
+def _report_key(report: pb.Report) -> str:
+    """Orders reports by time."""
+    return f"{report.event_time.ToMicroseconds():016x}{report.report_id}"
 
 
 class ExperimentService:
@@ -207,6 +218,21 @@ class ExperimentService:
             for partition in take_reports(self._store, self._directory, arrived, call, tally):
                 self._analyst.changed(partition)
         return tally.reply
+
+    def list_reports(self, request: pb.ListReportsRequest, call: Call) -> pb.ListReportsResponse:
+        """List what is held of a learner."""
+        check = Violations()
+        check.identifier("learner_id", request.learner_id)
+        size = check.page_size("page_size", request.page_size, default=DEFAULT_A_PAGE, most=MOST_A_PAGE)
+        check.check()
+        record = self._find(call.tenant, request.experiment_id)
+        page = open_page(request.page_token, size, "ListReports", record.experiment_id, request.learner_id)
+        with self._store.read(Partition(call.tenant, record.experiment_id)) as reader:
+            held = list_reports(reader, request.learner_id)
+        messages = (report_message(record, request.learner_id, report) for report in held)
+        wanted = sorted((m for m in messages if _report_key(m) > page.after), key=_report_key)
+        reports, token = take_page(page, wanted, _report_key)
+        return pb.ListReportsResponse(reports=reports, next_page_token=token)
 
     def get_results(self, request: pb.GetResultsRequest, call: Call) -> pb.GetResultsResponse:
         """Look at an experiment now."""

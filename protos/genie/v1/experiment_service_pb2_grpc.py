@@ -80,6 +80,11 @@ class ExperimentServiceStub:
                 request_serializer=genie_dot_v1_dot_experiment__service__pb2.ReportMetricsRequest.SerializeToString,
                 response_deserializer=genie_dot_v1_dot_experiment__service__pb2.ReportMetricsResponse.FromString,
                 _registered_method=True)
+        self.ListReports = channel.unary_unary(
+                '/genie.v1.ExperimentService/ListReports',
+                request_serializer=genie_dot_v1_dot_experiment__service__pb2.ListReportsRequest.SerializeToString,
+                response_deserializer=genie_dot_v1_dot_experiment__service__pb2.ListReportsResponse.FromString,
+                _registered_method=True)
         self.GetResults = channel.unary_unary(
                 '/genie.v1.ExperimentService/GetResults',
                 request_serializer=genie_dot_v1_dot_experiment__service__pb2.GetResultsRequest.SerializeToString,
@@ -192,6 +197,16 @@ class ExperimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReports(self, request, context):
+        """Lists what an experiment holds of a learner, by time: what was reported, and by which call.
+
+        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Limits: pages of at most 1,000.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetResults(self, request, context):
         """Looks at an experiment now.
 
@@ -253,6 +268,11 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
                     servicer.ReportMetrics,
                     request_deserializer=genie_dot_v1_dot_experiment__service__pb2.ReportMetricsRequest.FromString,
                     response_serializer=genie_dot_v1_dot_experiment__service__pb2.ReportMetricsResponse.SerializeToString,
+            ),
+            'ListReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReports,
+                    request_deserializer=genie_dot_v1_dot_experiment__service__pb2.ListReportsRequest.FromString,
+                    response_serializer=genie_dot_v1_dot_experiment__service__pb2.ListReportsResponse.SerializeToString,
             ),
             'GetResults': grpc.unary_unary_rpc_method_handler(
                     servicer.GetResults,
@@ -487,6 +507,33 @@ class ExperimentService:
             '/genie.v1.ExperimentService/ReportMetrics',
             genie_dot_v1_dot_experiment__service__pb2.ReportMetricsRequest.SerializeToString,
             genie_dot_v1_dot_experiment__service__pb2.ReportMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genie.v1.ExperimentService/ListReports',
+            genie_dot_v1_dot_experiment__service__pb2.ListReportsRequest.SerializeToString,
+            genie_dot_v1_dot_experiment__service__pb2.ListReportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

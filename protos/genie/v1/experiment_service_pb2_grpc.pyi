@@ -98,6 +98,12 @@ class ExperimentServiceStub:
     Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
     Limits: 1,000 reports a message, any number of messages.
     """
+    ListReports: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListReportsRequest, _experiment_service_pb2.ListReportsResponse]
+    """Lists what an experiment holds of a learner, by time: what was reported, and by which call.
+
+    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Limits: pages of at most 1,000.
+    """
     GetResults: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.GetResultsRequest, _experiment_service_pb2.GetResultsResponse]
     """Looks at an experiment now.
 
@@ -179,6 +185,12 @@ class ExperimentServiceAsyncStub(ExperimentServiceStub):
     STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
     Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
     Limits: 1,000 reports a message, any number of messages.
+    """
+    ListReports: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListReportsRequest, _experiment_service_pb2.ListReportsResponse]  # type: ignore[assignment]
+    """Lists what an experiment holds of a learner, by time: what was reported, and by which call.
+
+    Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+    Limits: pages of at most 1,000.
     """
     GetResults: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.GetResultsRequest, _experiment_service_pb2.GetResultsResponse]  # type: ignore[assignment]
     """Looks at an experiment now.
@@ -306,6 +318,18 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         STORE_UNAVAILABLE, STORE_FULL, TOO_MANY_STREAMS, SERVER_DRAINING.
         Errors of one report, in the reply: INVALID_FIELD, EXPERIMENT_NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
         Limits: 1,000 reports a message, any number of messages.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReports(
+        self,
+        request: _experiment_service_pb2.ListReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.ListReportsResponse, _abc.Awaitable[_experiment_service_pb2.ListReportsResponse]]:
+        """Lists what an experiment holds of a learner, by time: what was reported, and by which call.
+
+        Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, INVALID_PAGE_TOKEN.
+        Limits: pages of at most 1,000.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ def running() -> Iterator[Lab]:
 def run(running: Lab) -> Run:
     def go(*arguments: str, tenant: str = "cli") -> Result:
         caller = ["experiment", "--target", f"127.0.0.1:{running.port}", "--tenant", tenant]
-        return CliRunner().invoke(program, [*caller, *arguments])
+        return CliRunner().invoke(program, [*caller, *arguments], env={"COLUMNS": "200"})
 
     return go
 
@@ -66,6 +66,9 @@ def test_the_life_of_an_experiment_by_hand(run: Run, running: Lab, tmp_path: Pat
     watched = run("watch", experiment_id, "--updates=1")
     assert "SHIP" in watched.output
     assert '"verdict": "EXPERIMENT_VERDICT_SHIP"' in run("results", experiment_id, "--json").output
+    listed = run("reports", "By <hand>", "learner-7")
+    assert "practice_minutes" in listed.output
+    assert "exposed: " in listed.output
     page = tmp_path / "report.html"
     assert run("report", experiment_id, "-o", str(page)).exit_code == 0
     check_page(page.read_text(encoding="utf-8"))

@@ -60,6 +60,28 @@ def test_reports_count_once_and_the_refused_say_why(own: Lab) -> None:
     assert max(arm.means[0].mean for arm in results.arms) == 12.5
 
 
+def test_reports_of_a_learner_are_listed_by_time_and_with_their_calls(own: Lab) -> None:
+    made = own.create()
+    own.start(made.experiment_id)
+    now = time.time()
+    sent = [own.exposure(made.experiment_id, "ada", at=now + 1.0, covariates={"practice_minutes": 2.5})]
+    sent += [own.value("ada", "practice_minutes", n + 0.5, at=now + n) for n in (4.0, 2.0, 3.0)]
+    for number, report in enumerate(sent):
+        report.correlation_id = f"call-{number}"
+    own.report(*sent, own.value("bob", "practice_minutes", 1.0))
+    request = pb.ListReportsRequest(experiment_id=made.experiment_id, learner_id="ada", page_size=3)
+    first = own.stub.ListReports(request, metadata=own.metadata)
+    request.page_token = first.next_page_token
+    second = own.stub.ListReports(request, metadata=own.metadata)
+    assert [*first.reports, *second.reports] == sorted(sent, key=lambda r: r.event_time.ToMicroseconds())
+    assert (len(first.reports), second.next_page_token) == (3, "")
+    request.learner_id = "bob"
+    error = failure(lambda: own.stub.ListReports(request, metadata=own.metadata))
+    assert reason(error) == "INVALID_PAGE_TOKEN", "another learner's page"
+    nobody = pb.ListReportsRequest(experiment_id=made.experiment_id, learner_id="nobody")
+    assert not own.stub.ListReports(nobody, metadata=own.metadata).reports
+
+
 def run_experiment(
     own: Lab, experiment_id: str, learners: int, minutes: Any, seed: int = 0
 ) -> list[pb.Report]:

@@ -14,6 +14,7 @@ _COMMANDS = {
     "report": "Write reports on learners as JSONL and a page.",
     "train": "Learn models from the answers.",
     "evaluate": "Measure predictions on held-out answers.",
+    "policy-value": "Estimate what another policy would have earned.",
     "recommend": "Ask a server what a learner should do next.",
     "top": "Watch how a running server fares.",
     "explain": "Ask a server why it recommended something.",
@@ -29,7 +30,7 @@ _HIDDEN = frozenset({"metrics", "worker"})
 
 def _module(name: str) -> str:
     # `import` is a keyword: its module is import_.py.
-    return "import_" if name == "import" else name
+    return "import_" if name == "import" else name.replace("-", "_")
 
 
 class _Program(click.Group):

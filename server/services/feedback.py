@@ -193,12 +193,12 @@ def _record(tx: Transaction, *, records: Sequence[FeedbackEvent]) -> list[_Kept]
     taste = read_taste(tx)
     for record, outcome in zip(records, outcomes, strict=True):
         if outcome is Outcome.RECORDED:
-            taste = _learned(taste, record)
+            taste = learned(taste, record)
     write_taste(tx, taste)
     return [_kept(tx, record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
 
 
-def _learned(taste: Taste, event: FeedbackEvent) -> Taste:
+def learned(taste: Taste, event: FeedbackEvent) -> Taste:
     """The taste after one event; the engine's belief of one area at a time, since areas go by name here."""
     areas = [*dict.fromkeys([*taste.taken, *taste.left, event.area])]
     belief = Engagement.empty(len(areas))

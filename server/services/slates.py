@@ -298,20 +298,36 @@ def _query(one: _Asked, known: Known, wish: Wish, bundle: Bundle, call: Call, no
         seed=seed_of(call.tenant, one.learner_id, wish.request_id or one.recommendation_id),
         limit=wish.limit,
         objective=objective,
-        context=_context(wish, known, now),
+        context=_context(
+            known, now, small_screen=wish.small_screen, available_s=wish.available_s, hour=wish.local_hour
+        ),
         excluded=excluded,
     )
 
 
-def _context(wish: Wish, known: Known, now: float) -> Context:
+def moment_query(known: Known, slate: Slate) -> RecommendQuery:
+    """The query behind a slate of the past, as far as it is kept: without the caller's exclusions, device and time."""
+    return RecommendQuery(
+        seed=slate.seed,
+        limit=slate.limit,
+        objective=slate.objective,
+        context=_context(known, slate.made_at),
+        excluded=dismissed_rows(known.taste, slate.made_at),
+        target_success=slate.target,
+    )
+
+
+def _context(
+    known: Known, now: float, *, small_screen: bool = False, available_s: float = 0.0, hour: int = -1
+) -> Context:
     header = known.state.header[0]
     minutes = 0.0
     if now - float(header["last_at"]) < SESSION_GAP_SECONDS and known.state.applied:
         minutes = max(now - float(header["session_at"]), 0.0) / 60.0
     return Context(
-        small_screen=wish.small_screen,
-        available_s=wish.available_s,
-        local_hour=wish.local_hour if wish.local_hour >= 0 else local_hour(now, known.time_zone),
+        small_screen=small_screen,
+        available_s=available_s,
+        local_hour=hour if hour >= 0 else local_hour(now, known.time_zone),
         session_minutes=minutes,
     )
 

@@ -163,8 +163,8 @@ def _estimate(value: float, error: float, weights: F8, groups: I8 | None, level:
     grouped = _by_group(weights, groups)
     size = float(grouped.sum() ** 2 / np.sum(grouped**2))
     wide = error * float(-stdtrit(max(size - 1.0, 1.0), 0.5 * (1.0 - level)))
-    bounds = float(value - wide), float(value + wide)
-    return Estimate(value, *bounds, float(error), size, *_mean_weight(weights, groups))
+    low, high = float(value - wide), float(value + wide)
+    return Estimate(value, low, high, float(error), size, *_mean_weight(weights, groups))
 
 
 def _mean_weight(weights: F8, groups: I8 | None) -> tuple[float, float, int]:

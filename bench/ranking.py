@@ -45,6 +45,9 @@ FIRST_SHARE = 0.8
 SEED = 0
 ROUNDS = 1000
 BAR = ">= 1.0"
+PARTS_OF_OURS = frozenset({"peers_only", "factors_only"})
+"""In the table, but not in the plot."""
+
 QUESTION_CASES = 3
 """Moments a learner at which questions are ranked: there are many of them."""
 
@@ -226,6 +229,7 @@ def write_report(folder: Path, rows: list[dict[str, object]]) -> None:
                 if row["ranker"] == ranker
             ]
             for ranker in dict.fromkeys(row["ranker"] for row in own)
+            if ranker not in PARTS_OF_OURS
         }
         chart = bar_chart(bars, groups, title=f"{name}: recall@10 and 95 % intervals")
         (folder / f"ranking-{name.replace(' ', '-')}.svg").write_text(chart, encoding="utf-8")

@@ -19,6 +19,7 @@ from bench.classrooms.observer import Observer
 from bench.classrooms.play import Course, Outcome, play_course, play_week
 from bench.classrooms.staff import Plan, play, play_all, play_remotely
 from bench.worlds import WORLDS
+from bench.worlds.threshold_growth import ThresholdGrowth
 from bench.worlds.world import DAY_S
 from engine.policy import BUILT_IN
 from tests.server.core import Core, core
@@ -161,7 +162,7 @@ def test_a_running_server_teaches_over_the_wire(served: Core) -> None:
 
 def test_an_observer_learns_from_answers_alone() -> None:
     """Who knows the laws and sees the answers teaches better than chance, and never looks into the learner."""
-    world = WORLDS["threshold_growth"](3)
+    world = ThresholdGrowth(3)
     course = Course(BEGINS, days=3, answers_a_day=10)
     observer = Observer(world, course.exam_at, seed=1)
     pupil = observer.pupil(0, None)

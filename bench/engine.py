@@ -215,7 +215,7 @@ def report_update(answers: int, seed: int) -> bool:
 def main() -> None:
     """Run it and report; the exit code is 1 when a bar does not hold."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true", help="small sizes, in seconds")
+    options.add_argument("--quick", "--brief", action="store_true", help="small sizes, in seconds")
     options.add_argument("--seed", type=int, default=7)
     chosen = options.parse_args()
     sizes = [2000, 8000, 16000] if chosen.quick else [5000, 50_000, 1_000_000]

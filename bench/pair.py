@@ -248,10 +248,15 @@ class Writers:
 
 
 def answers_request(
-    size: world.Size, count: int, rng: np.random.Generator
+    size: world.Size, count: int, rng: np.random.Generator, *, caller: int = 0, callers: int = 1
 ) -> practice_service_pb2.RecordAnswersRequest:
-    """New answers of drawn learners to questions drawn evenly, given when they arrive."""
-    learners = world.zipf_learners(size, count, rng).tolist()
+    """New answers of drawn learners to questions drawn evenly, given when they arrive.
+
+    Of several callers each has learners of its own: of two calls at once, one may be recorded after the other though it
+    came before, which sends a learner's log through the engine again, and a world has no logs.
+    """
+    numbers = world.zipf_learners(size, count, rng)
+    learners = np.minimum(numbers - numbers % callers + caller, size.learners - 1).tolist()
     questions = rng.integers(0, size.questions, count).tolist()
     right = (rng.random(count) < 0.8).tolist()
     answers = [

@@ -281,10 +281,10 @@ def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bo
                 round(medians[-1], 3),
                 learners=size.learners,
                 questions=size.questions,
-                p99_ms=round(times.quantile_ms(0.99), 3),
                 server_cpu_us_per_call=round(float(np.median([run.cpu_us for run in own[1:]])), 1),
                 private_megabytes=round(private_megabytes(stand.pid), 1),
                 start_seconds=round(stand.start_seconds, 2),
+                **quantiles(times),
             )
     ratio = round(medians[-1] / medians[0], 3)
     return emit(BENCH, f"p50_growth_{what}", ratio, bar=bar, sizes=[getattr(size, what) for size in sizes])

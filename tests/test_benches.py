@@ -9,12 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TOOLS = {"compare", "report"}
+"""These run no bench of their own; their tests are in tests/bench."""
 BENCHES = sorted(
-    path.stem for path in (ROOT / "bench").glob("*.py") if '__name__ == "__main__"' in path.read_text()
+    path.stem
+    for path in (ROOT / "bench").glob("*.py")
+    if '__name__ == "__main__"' in path.read_text() and path.stem not in TOOLS
 )
 BY_END_TO_END = {"consistency", "crash", "drain"}
 """Their small versions are in test_end_to_end.py, which shares one server."""
-TIMED = {"engine", "experiment_watchers", "experiments", "import_rate", "overload", "serve", "tracing"}
+TIMED = {
+    "engine",
+    "experiment_watchers",
+    "experiments",
+    "import_rate",
+    "ingest",
+    "overload",
+    "serve",
+    "tracing",
+}
 """These have bars on time, which a busy machine may miss."""
 
 

@@ -205,7 +205,7 @@ def main() -> int:
     )
     parser.add_argument("--policies", default=",".join(ALL), help="policies and baselines, by name")
     parser.add_argument("--learners", type=int, default=100)
-    parser.add_argument("--days", type=int, default=12)
+    parser.add_argument("--days", type=int, default=20)
     parser.add_argument("--answers-a-day", type=int, default=20)
     parser.add_argument(
         "--earlier", type=int, default=60, help="learners that others' practice is taken from"

@@ -38,7 +38,7 @@ class Course:
 
     begins_at: float
     """Epoch seconds of the first question; each later day begins at the same hour."""
-    days: int = 12
+    days: int = 20
     answers_a_day: int = 20
     exam_after_days: float = 4.0
     """From the beginning of the last day to the exam."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -37,12 +37,19 @@ class LiveServer:
     """`genie serve` in a process group of its own. Start it, kill it, start it again: the data stays."""
 
     def __init__(
-        self, directory: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        workers: int = 2,
+        settings: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
+        """`settings` go into the environment, `arguments` to `genie serve`."""
         self.directory = directory
         self.workers = workers
         self.port = free_port()
         self.settings = {**SETTINGS, **(settings or {})}
+        self.arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._logged_before = 0
@@ -77,6 +84,7 @@ class LiveServer:
             [
                 *(sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(self.port)),
                 *("--workers", str(self.workers), "--data-directory", str(self.data_directory)),
+                *self.arguments,
             ],
             env=environment,
             stdout=self._log,

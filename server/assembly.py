@@ -24,7 +24,7 @@ from server.experiments.before import before
 from server.experiments.junction import Junction
 from server.experiments.spool import SPOOL
 from server.exposition import Endpoint, Exposition
-from server.measuring import measure_store, measure_tenants, meter_of
+from server.measuring import degraded_counter, measure_store, measure_tenants, meter_of
 from server.metrics import Meter
 from server.model_parts import model_source
 from server.services.analytics import AnalyticsService
@@ -147,6 +147,7 @@ def put_together(
             budget_seconds=settings.recommend_budget_ms / 1e3,
             keep_seconds=settings.recommendation_hours * 3600.0,
             experiments=experiments,
+            degraded=degraded_counter(meter),
         ),
         AnalyticsService(store=state, tenants=tenants, system=system),
     )

@@ -144,7 +144,8 @@ class Meter:
     def sample_counter(self, count: Callable[[], float], name: str, *labels: str) -> None:
         """A counter that somebody else keeps, in this process: `count` returns what it has risen to.
 
-        For code that must not know of metrics. A kill loses what was counted in the last second.
+        For code that must not know of metrics. When it begins anew, as with a cache that was replaced, only what it
+        rises to from there counts. A kill loses what was counted in the last second.
         """
         counter = self.counter(name, *labels)
         seen = 0.0
@@ -161,7 +162,9 @@ class Meter:
         self.sample(look)
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Begin to sample, and fold what earlier processes have left behind."""
+        if self._boards is not None:
+            self._boards.read(now=0.0, seconds=0.0)
         self._sampling = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._sampling.start()
 

@@ -24,6 +24,7 @@ TIMED = {
     "experiments",
     "import_rate",
     "ingest",
+    "metrics_cost",
     "overload",
     "serve",
     "tracing",

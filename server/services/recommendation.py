@@ -1,7 +1,7 @@
 """RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -58,7 +58,9 @@ class RecommendationService:
         budget_seconds: float,
         keep_seconds: float,
         experiments: Junction | None = None,
+        degraded: Callable[[str], None] = lambda reason: None,
     ) -> None:
+        """`degraded` is told why a recommendation could not be all it should."""
         self._store = store
         self._serving = serving
         self._tenants = tenants
@@ -66,6 +68,7 @@ class RecommendationService:
         self._default_policy = default_policy
         self._maker = SlateMaker(store, serving, budget_seconds, keep_seconds, experiments)
         self._experiments = experiments
+        self._note_degraded = degraded
 
     def recommend(self, request: pb.RecommendRequest, call: Call) -> Encoded:
         """Recommend for one learner."""
@@ -76,6 +79,7 @@ class RecommendationService:
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant)
         kept = self._maker.make(request.learner_id, wish_of(request, bundle, policy), bundle, call)
+        self._note(kept)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
         return recommend_response(kept, bundle, level)
 
@@ -105,6 +109,7 @@ class RecommendationService:
             for learner_id, refused in some:
                 outcome = refused or next(made)
                 if isinstance(outcome, Kept):
+                    self._note(outcome)
                     results.append(batch_result(learner_id, recommendation_bytes(outcome, bundle, level)))
                 else:
                     results.append(batch_failure(learner_id, outcome.status().SerializeToString()))
@@ -215,6 +220,10 @@ class RecommendationService:
             learner_id=record.learner_id,
             explanation=explanation,
         )
+
+    def _note(self, kept: Kept) -> None:
+        if kept.degraded != pb.DEGRADED_REASON_UNSPECIFIED:
+            self._note_degraded(pb.DegradedReason.Name(kept.degraded).removeprefix("DEGRADED_REASON_"))
 
     def _policy(self, name: str) -> Policy:
         policy = self._policies.get(name or self._default_policy)

@@ -204,3 +204,27 @@ def test_one_endpoint_speaks_for_all_workers_and_outlives_a_kill(tmp_path: Path)
 def _serves(pid: int) -> bool:
     """Whether a process is a worker, by its command line."""
     return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+def test_recommendations_that_are_degraded_are_counted_by_reason() -> None:
+    with core(recommend_budget_ms=1.0) as late:
+        late.chain("count", questions=4)
+        slates = [late.recommend() for _ in range(5)]
+        text = exposed(of(late.genie.runtime.counters.meter, late.stores))
+    degraded = sum(slate.degraded for slate in slates)
+    counted = [
+        value
+        for (name, _), value in scraped(text).items()
+        if name.startswith("genie_recommendations_degraded")
+    ]
+    assert sum(counted) == degraded
+
+
+def test_look_ups_of_both_caches_are_counted(text: str) -> None:
+    caches = {
+        dict(labels)["cache"]: value
+        for (name, labels), value in scraped(text).items()
+        if name == "genie_cache_requests_total" and dict(labels)["result"] == "hit"
+    }
+    assert set(caches) == {"catalogue", "neighbours"}
+    assert caches["catalogue"] > 0

@@ -181,6 +181,18 @@ def test_what_was_counted_outlives_a_kill_and_is_folded_once(tmp_path: Path) -> 
         assert not list(tmp_path.glob("*.board")), "dead boards are folded"
 
 
+def test_a_process_that_starts_folds_what_dead_ones_left(tmp_path: Path) -> None:
+    for _ in range(3):
+        with counting(tmp_path, "1", 10):
+            pass
+    assert len(list(tmp_path.glob("*.board"))) == 3
+    meter = Meter(tmp_path)
+    meter.start()
+    assert len(list(tmp_path.glob("*.board"))) == 1
+    meter.close()
+    assert calls(tmp_path) == 30
+
+
 def test_a_fold_that_was_cut_short_adds_nothing_twice(tmp_path: Path) -> None:
     with counting(tmp_path, "1", 50) as process:
         os.kill(process.pid, signal.SIGKILL)

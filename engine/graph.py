@@ -18,6 +18,9 @@ NEARLY_MASTERED = 0.70
 FULLY_READY = 0.85
 """Mastery of a prerequisite at which it no longer lowers readiness: the level at which mastery is earned."""
 
+SOFT_LEAST = 0.2
+"""Readiness that is left when no soft prerequisite is known."""
+
 PAGERANK_DAMPING = 0.85
 """Share of a concept's weight that follows its edges (Brin and Page 1998)."""
 
@@ -349,7 +352,7 @@ def readiness(
 
     proven[c] is the mastery that answers speak for: 1 when mastered, the mastery when practised, else 0; and
     at least that of every practised concept at `NEARLY_MASTERED` or above that rests on c by hard edges, for
-    who solves equations can count. ready[c] = min over hard prerequisites of ease(proven) times (0.5 + 0.5 ·
+    who solves equations can count. ready[c] = min over hard prerequisites of ease(proven) times (0.2 + 0.8 ·
     mean ease over soft ones), where ease(x) = clip((x − 0.5) / (0.85 − 0.5), 0, 1). ready[c] is 0 exactly
     when a hard prerequisite's proven mastery is below `NEARLY_MASTERED`: the concept is closed. `order` lists
     rows with prerequisites first; the CSR arrays are the prerequisites' adjacency.
@@ -377,7 +380,7 @@ def readiness(
             else:
                 worst = min(worst, ease)
         if soft_count > 0:
-            worst *= 0.5 + 0.5 * soft_sum / soft_count
+            worst *= SOFT_LEAST + (1.0 - SOFT_LEAST) * soft_sum / soft_count
         ready[c] = worst
 
 

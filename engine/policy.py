@@ -197,16 +197,16 @@ def _within(policy: str, field: str, value: float, low: float, high: float) -> N
 HYBRID = make_policy(
     "hybrid_v1",
     weights={
-        "zone": 0.22,
-        "gain": 0.30,
-        "retention": 0.12,
-        "readiness": 0.15,
-        "objective": 0.10,
-        "collaborative": 0.03,
+        "zone": 0.06,
+        "gain": 0.60,
+        "retention": 0.03,
+        "readiness": 0.02,
+        "objective": 0.12,
+        "collaborative": 0.02,
         "content": 0.01,
         "context": 0.03,
-        "engagement": 0.04,
-        "repetition": 0.10,
+        "engagement": 0.03,
+        "repetition": 0.06,
         "diversity": 0.2,
     },
     sources={
@@ -218,9 +218,9 @@ HYBRID = make_policy(
         "exploration": 16,
         "start": 32,
     },
-    temperature=0.02,
+    temperature=0.012,
     # Simulated classrooms gained more here than at .85 (docs/recommending.md); bored and frustrated are both far.
-    target_success=0.7,
+    target_success=0.65,
 )
 """The default: what raises mastery most, at the right difficulty, before it is forgotten, towards the
 goal."""

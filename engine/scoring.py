@@ -5,7 +5,8 @@ predicted success of the question, E its exercised concepts with weights e (1 fo
 `engine.survey`:
 
 - zone: exp(−½((p − target)/width)²), width 0.25 below the target and 0.08 above it
-- gain: 1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))
+- gain: (1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))) · (0.2 + 0.8·zone): what is far too easy or too hard
+  teaches little
 - retention: 1 − Π over E of (1 − e·RETENTION)
 - readiness: min over its own concepts of READY
 - objective: max over its own concepts of TOWARDS
@@ -53,6 +54,8 @@ ZONE_BELOW = 0.25
 """How far below the target a predicted success may lie before `zone` has fallen to e^−½."""
 ZONE_ABOVE = 0.08
 """The same above it: what is too easy teaches nothing and bores, what is a little too hard still teaches."""
+ANYWAY = 0.2
+"""Share of the gain that a question teaches however far its difficulty is from the target."""
 LONG_S = 180.0
 """A question of this length is long on a phone or for a tired learner."""
 REPEAT_HALF_LIFE_S = 86400.0
@@ -174,6 +177,7 @@ def score(
         p = predicted[i]
         away = (p - settings[TARGET]) / (ZONE_BELOW if p < settings[TARGET] else ZONE_ABOVE)
         value[ZONE] = np.exp(-0.5 * away * away)
+        value[GAIN] *= ANYWAY + (1.0 - ANYWAY) * value[ZONE]
         value[CONTEXT] = _moment(questions.seconds[row], p, settings)
         area = concepts.area[found.concepts[i]]
         sources = found.sources[i]

@@ -38,11 +38,24 @@ LEARN_WRONG = 1.105
 """Factor on the odds of mastery from one wrong answer and its correction: e^0.1."""
 
 KNOWN_AT_FIRST = 0.2
-GUESS = 0.25
+GUESS = 0.2
 SLIP = 0.1
 LEARN = 0.1
 """Bayesian knowledge tracing (Corbett and Anderson 1995): chance that a concept is known before the first answer, of a
 right answer without knowing it and a wrong one with, and of learning it at an answer. Customary values, not fitted."""
+
+KNOWN_SHARE = 0.7
+"""Weight of K, the chance that a concept is known by its last answers, against mastery, in what speaks for it."""
+
+SUREST = 0.95
+"""Most that is believed of a concept's prerequisites before its own answers say whether it can be learned at all."""
+
+LEAST_EVIDENCE = 0.05
+MOST_EVIDENCE = 20.0
+"""Bounds of the likelihood ratio by which a concept's answers speak for or against its prerequisites."""
+
+HELD_SHARE = 0.5
+"""Weight of what a review keeps, against what practice teaches, in the expected gain."""
 
 HORIZON_DAYS = 7.0
 """How far ahead recall is looked at when the gain of a review is weighed."""
@@ -83,16 +96,25 @@ def known_after(known: float, right: bool) -> float:
 
 
 @kernel
-def known_by(pattern: int) -> float:
-    """Return the chance that a concept is known after its last answers, bits behind a leading 1, the newest lowest."""
+def known_by(pattern: int) -> tuple[float, float]:
+    """Return (K, evidence) from a concept's last answers, bits behind a leading 1, the newest lowest.
+
+    K is the chance that the concept is known after them. Evidence is how much likelier they are when it can be learned
+    than when it cannot, because what it rests on is not known, and all were guesses: a ratio held to LEAST_EVIDENCE
+    and MOST_EVIDENCE, 1 without answers.
+    """
     known = KNOWN_AT_FIRST
+    evidence = 1.0
     place = 7
     while place > 0 and (pattern >> place) & 1 == 0:
         place -= 1
     for bit in range(place - 1, -1, -1):
-        known = known_after(known, (pattern >> bit) & 1 == 1)
+        right = (pattern >> bit) & 1 == 1
+        guessed = GUESS if right else 1.0 - GUESS
+        evidence *= (known * ((1.0 - SLIP) if right else SLIP) + (1.0 - known) * guessed) / guessed
+        known = known_after(known, right)
         known += (1.0 - known) * LEARN
-    return known
+    return known, min(max(evidence, LEAST_EVIDENCE), MOST_EVIDENCE)
 
 
 @kernel
@@ -149,13 +171,45 @@ def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> No
 
 
 @kernel
-def _speaking(touched: Records, attempts: U4, known: F8, speaks: F8) -> None:
-    """Fill known (nc,) with K of the concepts practised, and bring speaks (nc,), their mastery, half way to it."""
+def _speaking(touched: Records, view: F8, attempts: U4, known: F8, evidence: F8, speaks: F8) -> None:
+    """Fill what answers say of the concepts practised, each (nc,): known and evidence by `known_by`, K as far as it is
+    recalled; speaks, the mean of K and mastery by KNOWN_SHARE, likewise.
+    """
     for i in range(touched.shape[0]):
         c = touched[i].row
         if c < known.shape[0] and attempts[c] > 0:
-            known[c] = known_by(int(touched[i].pattern))
-            speaks[c] = 0.5 * (speaks[c] + known[c])
+            chance_known, evidence[c] = known_by(int(touched[i].pattern))
+            recall = 1.0 if np.isnan(view[c, 2]) else view[c, 2]
+            known[c] = chance_known * recall
+            speaks[c] = (KNOWN_SHARE * chance_known + (1.0 - KNOWN_SHARE) * view[c, 0]) * recall
+
+
+@kernel
+def _doubt(concepts: ConceptArrays, touched: Records, evidence: F8, ready: F8) -> None:
+    """Let the answers to a practised concept raise or lower the readiness of it, by Bayes' rule.
+
+    Who keeps failing what they should be ready for lacks something that it rests on. Concepts without hard
+    prerequisites are left alone.
+    """
+    for i in range(touched.shape[0]):
+        c = touched[i].row
+        if touched[i].attempts == 0 or c >= ready.shape[0] or ready[c] <= 0.0:
+            continue
+        for edge in range(concepts.need_offsets[c], concepts.need_offsets[c + 1]):
+            if concepts.need_hard[edge] == 1:
+                prior = min(ready[c], SUREST)
+                ready[c] = prior * evidence[c] / (prior * evidence[c] + 1.0 - prior)
+                break
+
+
+@kernel
+def promise(known: float, mastery: float, factor: float) -> float:
+    """Return what practice can teach, 0 to 1, for K as recalled, mastery, and the growth of its odds by an answer.
+
+    The geometric mean of what two theories leave to learn: all-or-none learning, 1 - K (an answer teaches what is not
+    known yet with a constant chance, whatever its outcome), and gradual growth, (1 - mastery)·√learning.
+    """
+    return float(np.sqrt((1.0 - known) * (1.0 - mastery) * np.sqrt(learning(mastery, factor))))
 
 
 @kernel
@@ -179,15 +233,16 @@ def survey(
     `engine.learner.view.view_concepts` fills. `peers` is what is known of other learners, `memory` (21,) are FSRS
     weights, `profile` (64,) the learner's place in content space. out holds, by column:
 
-    - READY from `engine.graph.readiness`, on the mean of mastery and K, the chance that the concept is known by its
-      last answers (`known_by`): a prior alone opens nothing, two right answers do
-    - RIGHT and WRONG, the gain of practising it with either outcome: 1 − (1 − learned)(1 − remembering), times
-      ½ + ½·max(importance, unlock), where learned = √(learning · (1 − K after that outcome)): what both a theory of
-      gradual growth and one of all-or-none learning expect
+    - READY from `engine.graph.readiness`, on the mean of K, the chance that the concept is known by its last answers
+      (`known_by`), and mastery, as far as recalled: a prior alone opens nothing, two right answers do; then as the
+      concept's own answers speak for or against it (`_doubt`)
+    - RIGHT and WRONG, the gain of practising it with either outcome: 1 − (1 − READY·promise)(1 − ½·K·remembering),
+      times ½ + ½·max(importance, unlock); see `promise` and `remembering`
     - RETENTION, what forgetting costs: held · (1 − R) / (1 − R + 1 − R*), held being 1 when mastered, else
       (right + ½)/(tried + 1)
     - TOWARDS and STEPS, the objective; FOLLOWS, how strongly others' practice leads there (`engine.peers.follow`);
-      STANDING, the mastery; UNLOCKS, how many closed concepts wait for it
+      STANDING, the chance on its median question, half by mastery and half by K, in log odds; UNLOCKS, how many closed
+      concepts wait for it
 
     A wish is how much a source wants a concept, negative when not at all.
     """
@@ -195,14 +250,16 @@ def survey(
     mastery = view[:, 0].copy()
     attempts = counts[:, 0].copy()
     known = np.full(size, KNOWN_AT_FIRST)
+    evidence = np.ones(size)
     speaks = mastery.copy()
-    _speaking(touched, attempts, known, speaks)
+    _speaking(touched, view, attempts, known, evidence, speaks)
     proven = np.empty(size)
     ready = np.empty(size)
     readiness(
         concepts.need_offsets, concepts.need_rows, concepts.need_hard, concepts.order,
         speaks, mastered, attempts, proven, ready,
     )  # fmt: skip
+    _doubt(concepts, touched, evidence, ready)
     out[:, TOWARDS] = 0.0
     out[:, STEPS] = -1.0
     unlock = np.empty(size)
@@ -214,21 +271,31 @@ def survey(
     for c in range(size):
         m = min(max(mastery[c], 0.001), 0.999)
         recall = view[c, 2]
-        right = np.sqrt(learning(m, LEARN_RIGHT) * (1.0 - known_after(known[c], True)))
-        wrong = np.sqrt(learning(m, LEARN_WRONG) * (1.0 - known_after(known[c], False)))
+        right = ready[c] * promise(known[c], m, LEARN_RIGHT)
+        wrong = ready[c] * promise(known[c], m, LEARN_WRONG)
         cost = 0.0
+        standing = m
         if not np.isnan(recall):
-            right = 1.0 - (1.0 - right) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 3, memory))
-            wrong = 1.0 - (1.0 - wrong) * (1.0 - remembering(recall, view[c, 3], view[c, 4], 1, memory))
+            share = HELD_SHARE * known[c]
+            right = 1.0 - (1.0 - right) * (
+                1.0 - share * remembering(recall, view[c, 3], view[c, 4], 3, memory)
+            )
+            wrong = 1.0 - (1.0 - wrong) * (
+                1.0 - share * remembering(recall, view[c, 3], view[c, 4], 1, memory)
+            )
             held = 1.0 if mastered[c] == 1 else (counts[c, 1] + 0.5) / (attempts[c] + 1.0)
             cost = min(1.0, held) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
+        if attempts[c] > 0:
+            success = GUESS + known[c] * (1.0 - SLIP - GUESS)
+            odds = np.sqrt(m / (1.0 - m) * success / (1.0 - success))
+            standing = odds / (1.0 + odds)
         worth = 0.5 + 0.5 * max(concepts.importance[c], unlock[c])
         out[c, READY] = ready[c]
         out[c, RIGHT] = worth * right
         out[c, WRONG] = worth * wrong
         out[c, RETENTION] = cost
         out[c, FOLLOWS] = led[c]
-        out[c, STANDING] = m
+        out[c, STANDING] = standing
     _wish(concepts, view[:, 2].copy(), attempts, mastered, profile, settings, seed, out, wishes)
 
 
@@ -262,7 +329,7 @@ def _wish(
         if due and attempts[c] > 0:
             wishes[REVIEW, c] = out[c, RETENTION]
         if mastered[c] == 0:
-            wishes[FRONTIER, c] = gain * (0.5 + 0.5 * out[c, READY])
+            wishes[FRONTIER, c] = gain
             if attempts[c] < RARELY:
                 wishes[EXPLORATION, c] = luck
         if out[c, TOWARDS] > 0.0 and (due or mastered[c] == 0):

@@ -61,7 +61,7 @@ def readiness(
         hard_ones = [proven[need] for need, hard in needs[c] if hard]
         soft_ones = [ease(proven[need]) for need, hard in needs[c] if not hard]
         value = 0.0 if any(p < NEARLY for p in hard_ones) else min(map(ease, hard_ones), default=1.0)
-        ready.append(value * (0.5 + 0.5 * sum(soft_ones) / len(soft_ones)) if soft_ones else value)
+        ready.append(value * (0.2 + 0.8 * sum(soft_ones) / len(soft_ones)) if soft_ones else value)
     return proven, ready
 
 
@@ -98,8 +98,8 @@ def learning(mastery: float, factor: float) -> float:
 
 
 def known_after(known: float, right: bool) -> float:
-    """Return Bayes' rule for a concept that is known or not: guess .25, slip .1."""
-    if_known, if_not = (0.9, 0.25) if right else (0.1, 0.75)
+    """Return Bayes' rule for a concept that is known or not: guess .2, slip .1."""
+    if_known, if_not = (0.9, 0.2) if right else (0.1, 0.8)
     return known * if_known / (known * if_known + (1.0 - known) * if_not)
 
 
@@ -110,6 +110,23 @@ def known_by(outcomes: list[bool]) -> float:
         known = known_after(known, right)
         known = known + 0.1 * (1.0 - known)
     return known
+
+
+def evidence_of(outcomes: list[bool]) -> float:
+    """Return how much likelier these answers are of a concept that can be learned than of guesses alone."""
+    states = {True: 0.2, False: 0.8}  # joint chance of being known and of the answers so far
+    guesses = 1.0
+    for right in outcomes:
+        known = states[True] * (0.9 if right else 0.1)
+        unknown = states[False] * (0.2 if right else 0.8)
+        states = {True: known + 0.1 * unknown, False: 0.9 * unknown}
+        guesses *= 0.2 if right else 0.8
+    return min(max(sum(states.values()) / guesses, 0.05), 20.0)
+
+
+def promise(known: float, mastery: float, factor: float) -> float:
+    """Return the geometric mean of what all-or-none and gradual learning leave to learn."""
+    return math.sqrt((1.0 - known) * (1.0 - mastery) * learning(mastery, factor) ** 0.5)
 
 
 def survey(
@@ -133,13 +150,19 @@ def survey(
         for c in range(size)
     }
     mastery = view[:, 0]
-    told = {
-        int(r["row"]): known_by([digit == "1" for digit in bin(int(r["pattern"]))[3:]])
+    answers = {
+        int(r["row"]): [digit == "1" for digit in bin(int(r["pattern"]))[3:]]
         for r in touched
         if r["attempts"] > 0
     }
-    speaks = [0.5 * (float(mastery[c]) + told[c]) if c in told else 0.0 for c in range(size)]
+    kept = {c: 1.0 if math.isnan(view[c, 2]) else float(view[c, 2]) for c in answers}
+    told = {c: known_by(answers[c]) * kept[c] for c in answers}
+    speaks = [0.7 * told[c] + 0.3 * float(mastery[c]) * kept[c] if c in told else 0.0 for c in range(size)]
     proven, ready = readiness(needs, speaks, mastered, counts[:, 0])
+    for c in answers:
+        if any(hard for _, hard in needs[c]) and ready[c] > 0.0:
+            ratio = evidence_of(answers[c]) * min(ready[c], 0.95) / (1.0 - min(ready[c], 0.95))
+            ready[c] = ratio / (1.0 + ratio)
     lacking = {c: [n for n, hard in needs[c] if hard and proven[n] < NEARLY] for c in range(size)}
     objective = int(asked["objective"])
     steps = distances(arrays.need_offsets, arrays.need_rows, objective) if objective >= 0 else {}
@@ -152,14 +175,13 @@ def survey(
         m = min(max(float(mastery[c]), 0.001), 0.999)
         recall, stability, difficulty = (float(x) for x in view[c, 2:5])
         chance_known = told.get(c, 0.2)
-        gains = [
-            math.sqrt(learning(m, 1.35) * (1.0 - known_after(chance_known, True))),
-            math.sqrt(learning(m, 1.105) * (1.0 - known_after(chance_known, False))),
-        ]
+        gains = [ready[c] * promise(chance_known, m, factor) for factor in (1.35, 1.105)]
         cost = 0.0
         if not math.isnan(recall):
             gains = [
-                1.0 - (1.0 - gain) * (1.0 - remembering(recall, stability, difficulty, grade, w))
+                1.0
+                - (1.0 - gain)
+                * (1.0 - 0.5 * chance_known * remembering(recall, stability, difficulty, grade, w))
                 for gain, grade in zip(gains, (3, 1), strict=True)
             ]
             known = 1.0 if mastered[c] else (int(counts[c, 1]) + 0.5) / (int(counts[c, 0]) + 1.0)
@@ -170,9 +192,15 @@ def survey(
             towards = 1.0 - 0.5 * steps[c] / max(1, *steps.values())
             towards *= 1.0 if proven[c] < FULLY else 0.5
         follows = led[c]
+        standing = m
+        if c in told:
+            success = 0.2 + 0.7 * told[c]
+            level = (math.log(m / (1.0 - m)) + math.log(success / (1.0 - success))) / 2.0
+            standing = 1.0 / (1.0 + math.exp(-level))
         row = {
             "READY": ready[c], "RIGHT": worth * gains[0], "WRONG": worth * gains[1], "RETENTION": cost,
-            "TOWARDS": towards, "FOLLOWS": follows, "STANDING": m, "UNLOCKS": len(waiting), "STEPS": steps.get(c, -1),
+            "TOWARDS": towards, "FOLLOWS": follows, "STANDING": standing, "UNLOCKS": len(waiting),
+            "STEPS": steps.get(c, -1),
         }  # fmt: skip
         rows.append(row)
         if arrays.active[c] and ready[c] > 0.0:
@@ -183,7 +211,7 @@ def survey(
             gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
             wanted = {
                 "review": (due and counts[c, 0] > 0, cost),
-                "frontier": (fresh, gain * (0.5 + 0.5 * ready[c])),
+                "frontier": (fresh, gain),
                 "objective": (towards > 0.0 and (due or fresh), towards),
                 "collaborative": (follows > 0.0, follows),
                 "content": (near > 0.0, near),

@@ -38,9 +38,10 @@ def terms(
     fit = min(1.0, asked["available"] / seconds) if asked["available"] > 0 else 1.0
     effort = 0.5 * (1.0 - p) + 0.5 * length
     again = 0.5 ** (met[question] / 24.0) if question in met else 0.0
+    zone = math.exp(-0.5 * ((p - asked["target"]) / (0.25 if p < asked["target"] else 0.08)) ** 2)
     return {
-        "zone": math.exp(-0.5 * ((p - asked["target"]) / (0.25 if p < asked["target"] else 0.08)) ** 2),
-        "gain": 1.0 - gain,
+        "zone": zone,
+        "gain": (1.0 - gain) * (0.2 + 0.8 * zone),
         "retention": 1.0 - cost,
         "readiness": min(rows[c]["READY"] for c in own),
         "objective": max(rows[c]["TOWARDS"] for c in own),

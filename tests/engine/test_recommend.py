@@ -114,7 +114,8 @@ def test_promises_hold_in_any_world(seed: int, name: str, answers: int, limit: i
     speaks = [0.0] * catalog.concept_count
     for record in state.concepts:
         known = naive.known_by([digit == "1" for digit in bin(int(record["pattern"]))[3:]])
-        speaks[int(record["row"])] = 0.5 * (float(view[record["row"], 0]) + known)
+        kept = 1.0 if np.isnan(view[record["row"], 2]) else float(view[record["row"], 2])
+        speaks[int(record["row"])] = (0.7 * known + 0.3 * float(view[record["row"], 0])) * kept
     proven, _ = naive.readiness(edges, speaks, mastered, counts[:, 0])
     for row in rows:
         for c in catalog.question_concepts.of(int(row)):

@@ -117,7 +117,9 @@ def test_a_learner_who_knows_counting_is_ready_for_adding() -> None:
 @given(st.integers(1, 255))
 def test_knowing_equals_its_naive_twin(pattern: int) -> None:
     outcomes = [digit == "1" for digit in bin(pattern)[3:]]
-    assert s.known_by(pattern) == pytest.approx(naive.known_by(outcomes), abs=1e-12)
+    known, evidence = s.known_by(pattern)
+    assert known == pytest.approx(naive.known_by(outcomes), abs=1e-12)
+    assert evidence == pytest.approx(naive.evidence_of(outcomes), abs=1e-9)
 
 
 def test_one_right_answer_opens_nothing_and_two_do() -> None:

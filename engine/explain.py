@@ -34,6 +34,9 @@ STALE_DAYS = 90.0
 NEAR_TARGET = 10
 """Per cent around the target within which a question counts as neither too easy nor too hard."""
 
+WELL_KNOWN = 85
+"""Mastery in per cent from which practice is said to keep a concept rather than to raise it."""
+
 Facts = dict[str, Any]
 
 
@@ -315,6 +318,8 @@ def _sentence(name: str, facts: _Facts, messages: Mapping[str, str]) -> str:
     elif name == TERMS[GAIN]:
         if facts["attempts"] == 0:
             key += ".new"
+        elif facts["mastery"] >= WELL_KNOWN:
+            key += ".known"
         elif facts["unlocks"]:
             key += ".unlock" if facts["unlocks"] == 1 else ".unlocks"
     elif name == TERMS[GOAL]:

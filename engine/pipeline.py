@@ -16,7 +16,7 @@ from engine.learner.update import widen
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand
 from engine.peers import Peers
 from engine.policy import SOURCES, TERMS
-from engine.scoring import score
+from engine.scoring import lean, score
 from engine.serving import ConceptArrays, QuestionArrays
 from engine.slate import LEAST_LIFT, SlateReason, describe, draw
 from engine.survey import HISTORY, NOW, OBJECTIVE_ROW, READY, SURVEY_WIDTH, TARGET, survey
@@ -131,6 +131,7 @@ def make_slates(
             header, touched, recent, found.rows[:held], met, place, questions.base, own_concepts, weights,
             settings[NOW], predicted[:held],
         )  # fmt: skip
+        lean(concepts, questions, outlook, found, predicted[:held])
         mean_score = score(
             concepts, questions, outlook, found, predicted[:held], recent,
             asked.rows[plan[SHOWN] : plan[SHOWN_END]], asked.factors[i], asked.profiles[i],

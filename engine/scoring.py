@@ -1,10 +1,10 @@
 """The score of every candidate as a sum of terms, in one pass. Draws no slate and explains nothing.
 
 Every term lies in [0, 1]; contributions are weight · value, penalties negative; the score is their sum. With p the
-predicted success of the question, E its exercised concepts with weights e (1 for its own), and capitals the columns of
+predicted success of the question (`lean`), E its exercised concepts with weights e (1 for its own), and capitals the columns of
 `engine.survey`:
 
-- zone: exp(−½((p − target)/width)²), width 0.25 below the target and 0.08 above it
+- zone: exp(−½((p − target)/width)²), width 0.25 below the target and 0.12 above it
 - gain: (1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))) · (0.2 + 0.8·zone): what is far too easy or too hard
   teaches little
 - retention: 1 − Π over E of (1 − e·RETENTION)
@@ -39,6 +39,7 @@ from engine.survey import (
     RETENTION,
     RIGHT,
     SMALL_SCREEN,
+    STANDING,
     TARGET,
     TOWARDS,
     WRONG,
@@ -52,10 +53,12 @@ ZONE, GAIN, KEEP, READINESS, GOAL, COLLABORATION, LIKENESS, CONTEXT, TAKE_UP, PO
 
 ZONE_BELOW = 0.25
 """How far below the target a predicted success may lie before `zone` has fallen to e^−½."""
-ZONE_ABOVE = 0.08
+ZONE_ABOVE = 0.12
 """The same above it: what is too easy teaches nothing and bores, what is a little too hard still teaches."""
 ANYWAY = 0.2
 """Share of the gain that a question teaches however far its difficulty is from the target."""
+LEAN = 0.75
+"""Share of the learner's own last answers in the chance of a question that training has never seen."""
 LONG_S = 180.0
 """A question of this length is long on a phone or for a tired learner."""
 REPEAT_HALF_LIFE_S = 86400.0
@@ -73,6 +76,27 @@ def dot(a: F4, b: F4) -> float:
         third += a[j + 2] * b[j + 2]
         fourth += a[j + 3] * b[j + 3]
     return float((first + second) + (third + fourth))
+
+
+@kernel
+def lean(
+    concepts: ConceptArrays, questions: QuestionArrays, survey: F4, found: Candidates, predicted: F8
+) -> None:
+    """Move predicted (n,), the learner model's chances, towards what the last answers to their concepts say.
+
+    In log odds, by the share LEAN / (1 + log(1 + answers that the question's own rate rests on)), towards STANDING
+    moved by how much easier the question is than its concept's median one: documented priors are slow to see that a
+    concept has been learned, a model that was trained on a question is not.
+    """
+    for i in range(predicted.shape[0]):
+        row = found.rows[i]
+        c = found.concepts[i]
+        share = LEAN / (1.0 + questions.base[row, 1])
+        m = survey[c, STANDING]
+        own = np.log(m / (1.0 - m)) + questions.base[row, 0] - concepts.median_logit[c]
+        p = min(max(predicted[i], 1e-9), 1.0 - 1e-9)
+        z = (1.0 - share) * np.log(p / (1.0 - p)) + share * own
+        predicted[i] = 1.0 / (1.0 + np.exp(-z))
 
 
 @kernel

@@ -241,8 +241,8 @@ def survey(
     - RETENTION, what forgetting costs: held · (1 − R) / (1 − R + 1 − R*), held being 1 when mastered, else
       (right + ½)/(tried + 1)
     - TOWARDS and STEPS, the objective; FOLLOWS, how strongly others' practice leads there (`engine.peers.follow`);
-      STANDING, the chance on its median question, half by mastery and half by K, in log odds; UNLOCKS, how many closed
-      concepts wait for it
+      STANDING, the chance on its median question by K and mastery in log odds, as KNOWN_SHARE says; UNLOCKS, how many
+      closed concepts wait for it
 
     A wish is how much a source wants a concept, negative when not at all.
     """
@@ -287,7 +287,7 @@ def survey(
             cost = min(1.0, held) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
         if attempts[c] > 0:
             success = GUESS + known[c] * (1.0 - SLIP - GUESS)
-            odds = np.sqrt(m / (1.0 - m) * success / (1.0 - success))
+            odds = (m / (1.0 - m)) ** (1.0 - KNOWN_SHARE) * (success / (1.0 - success)) ** KNOWN_SHARE
             standing = odds / (1.0 + odds)
         worth = 0.5 + 0.5 * max(concepts.importance[c], unlock[c])
         out[c, READY] = ready[c]

@@ -195,7 +195,7 @@ def survey(
         standing = m
         if c in told:
             success = 0.2 + 0.7 * told[c]
-            level = (math.log(m / (1.0 - m)) + math.log(success / (1.0 - success))) / 2.0
+            level = 0.3 * math.log(m / (1.0 - m)) + 0.7 * math.log(success / (1.0 - success))
             standing = 1.0 / (1.0 + math.exp(-level))
         row = {
             "READY": ready[c], "RIGHT": worth * gains[0], "WRONG": worth * gains[1], "RETENTION": cost,

@@ -9,6 +9,14 @@ from engine.collaborative import CONFIDENCE
 from tests.naive_recommend import Array, chance, listed
 
 
+def leaned(predicted: float, standing: float, easier: float, evidence: float) -> float:
+    """Return the mean, in log odds, of the model's chance and the concept's own, by how little the model has seen."""
+    share = 0.75 / (1.0 + evidence)
+    own = math.log(standing / (1.0 - standing)) + easier
+    z = (1.0 - share) * math.log(predicted / (1.0 - predicted)) + share * own
+    return 1.0 / (1.0 + math.exp(-z))
+
+
 def terms(
     questions: Any,
     rows: list[dict[str, float]],
@@ -38,7 +46,7 @@ def terms(
     fit = min(1.0, asked["available"] / seconds) if asked["available"] > 0 else 1.0
     effort = 0.5 * (1.0 - p) + 0.5 * length
     again = 0.5 ** (met[question] / 24.0) if question in met else 0.0
-    zone = math.exp(-0.5 * ((p - asked["target"]) / (0.25 if p < asked["target"] else 0.08)) ** 2)
+    zone = math.exp(-0.5 * ((p - asked["target"]) / (0.25 if p < asked["target"] else 0.12)) ** 2)
     return {
         "zone": zone,
         "gain": (1.0 - gain) * (0.2 + 0.8 * zone),

@@ -12,7 +12,7 @@ from engine.learner import TARGET_RETENTION, LearnerState, predict
 from engine.learner.score import read_only
 from engine.policy import BUILT_IN, SOURCES, TERMS, Policy
 from engine.recommend import Context, RecommendQuery, fatigue, recommend, recommend_many, strangers
-from engine.scoring import score, tastes
+from engine.scoring import lean, score, tastes
 from engine.serving import Serving
 from engine.slate import ITEM, Slate, describe, draw
 from engine.survey import SETTINGS_WIDTH, SURVEY_WIDTH, survey
@@ -55,6 +55,7 @@ def stage_by_stage(
         recent, asked, query.seed, query.limit, found,
     )  # fmt: skip
     predicted = predict(state, found.rows[:held], served.question_concepts, model, NOW)
+    lean(served.concepts, served.questions, outlook, found, predicted)
     values = np.empty((held, len(TERMS)), np.float32)
     scores, means = np.empty(held), np.empty(len(TERMS))
     mean_score = score(

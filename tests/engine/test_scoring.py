@@ -18,6 +18,30 @@ from tests.engine.test_candidates import gathered
 from tests.engine.test_survey import COLUMNS, with_followers
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_leaning_equals_its_naive_twin(seed: int) -> None:
+    served = with_followers(seed)
+    state = worlds.someone(served, seed, answers=30)
+    rows, found, out, _ = gathered(served, state, seed=seed)
+    before = np.random.default_rng(seed).uniform(0.01, 0.99, len(rows))
+    after = before.copy()
+    scoring.lean(served.concepts, served.questions, out, found, after)
+    for i, row in enumerate(rows):
+        c = int(found.concepts[i])
+        standing = float(out[c, COLUMNS.index("STANDING")])
+        base, evidence = (float(x) for x in served.questions.base[row])
+        twin = naive_slate.leaned(
+            float(before[i]), standing, base - float(served.concepts.median_logit[c]), evidence
+        )
+        assert after[i] == pytest.approx(twin, abs=1e-9)
+
+
+def test_what_training_has_seen_is_left_to_the_model() -> None:
+    unseen = naive_slate.leaned(0.9, 0.2, 0.0, 0.0)
+    assert unseen < naive_slate.leaned(0.9, 0.2, 0.0, np.log1p(1000.0)) < 0.9
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10_000),

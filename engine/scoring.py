@@ -1,8 +1,8 @@
 """The score of every candidate as a sum of terms, in one pass. Draws no slate and explains nothing.
 
 Every term lies in [0, 1]; contributions are weight · value, penalties negative; the score is their sum. With p the
-predicted success of the question (`lean`), E its exercised concepts with weights e (1 for its own), and capitals the columns of
-`engine.survey`:
+predicted success of the question (`lean`), E its exercised concepts with weights e (1 for its own), and capitals the
+columns of `engine.survey`:
 
 - zone: exp(−½((p − target)/width)²), width 0.25 below the target and 0.12 above it
 - gain: (1 − Π over E of (1 − e·(p·RIGHT + (1 − p)·WRONG))) · (0.2 + 0.8·zone): what is far too easy or too hard

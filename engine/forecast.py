@@ -17,11 +17,14 @@ from engine.types import F8, I8
 
 WINDOW_DAYS: Final = 28
 """Days that speed is read from."""
-PRIOR_CONCEPTS: Final = 2.0
-PRIOR_ANSWERS: Final = 12.0
+PRIOR_CONCEPTS: Final = 6.0
+PRIOR_ANSWERS: Final = 50.0
 """What is believed of answers for a concept before any was mastered, and how many concepts that belief weighs."""
-PACE_DRIFT: Final = 0.2
-"""Relative standard deviation of the pace to come about the pace seen, beyond chance: terms, holidays, moods."""
+PACE_DRIFT: Final = 0.8
+"""Relative standard deviation of the pace to come about the pace seen, beyond chance: terms, holidays, moods.
+
+These three were chosen with `bench/goal_dates.py`: with weaker priors and less drift, chances said were too extreme.
+"""
 FARTHEST_DAYS: Final = 3652.0
 """Ten years: further ahead no date is named."""
 EARLY: Final = 0.1

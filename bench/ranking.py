@@ -1,6 +1,6 @@
 """Which concept will a learner practise next? Real logs, beside popularity, `implicit` ALS and item-item neighbours.
 
-python -m bench.ranking [SET ...] [--quick] [--report DIR]. Sets are folders below GENIE_DATA, assist2009 and
+python -m bench.ranking [SET ...] [--quick] [--sweep] [--report DIR]. Sets are folders below GENIE_DATA, assist2009 and
 algebra2005 unless said; one that is absent is passed over, saying so.
 
 Learners are split into five parts. The first only chooses the rivals' settings; each of the others is tested once, with
@@ -33,6 +33,7 @@ from bench.ranking_cases import (
 )
 from bench.ranking_ours import Ours
 from bench.ranking_rivals import Fit, Rival, chosen, rivals
+from bench.ranking_sweep import report_sweep
 from engine.learner.rows import TrainingLog, part_of
 from engine.types import F4, F8, I8, AnswerBatch
 
@@ -98,6 +99,12 @@ def settled(data: DataSet, rival: Rival, split: Split, width: int, *, questions:
         return sum(float(measure(split.cases, scores, task).recall.mean()) for task in TASKS)
 
     return chosen(rival, value)
+
+
+def set_apart(data: DataSet) -> Split:
+    """Return the split on which settings are chosen; nobody of it is tested."""
+    parts = np.random.default_rng(SEED).permutation(np.arange(data.log.learners) % PARTS)
+    return splits(data, parts, MOMENTS, folds=0, questions=False)[0]
 
 
 def concepts(data: DataSet, *, quick: bool) -> dict[str, dict[str, list[Measured]]]:
@@ -243,6 +250,9 @@ def main() -> None:
     options.add_argument("sets", nargs="*", default=list(SETS), help="folders in the import format")
     options.add_argument("--quick", action="store_true", help="few learners, one fold, no choice of settings")
     options.add_argument("--report", type=Path, help="folder for a table and plots")
+    options.add_argument(
+        "--sweep", action="store_true", help="instead: what is kept of other learners, by recall"
+    )
     asked = options.parse_args()
     rounds = 100 if asked.quick else ROUNDS
     held, rows = True, list[dict[str, object]]()
@@ -252,6 +262,9 @@ def main() -> None:
             print(f"no data set at {folder}: set GENIE_DATA", file=sys.stderr)
             continue
         data = load(folder, 120 if asked.quick else 0)
+        if asked.sweep:
+            report_sweep(BENCH, data, *set_apart(data))
+            continue
         found = concepts(data, quick=asked.quick)
         held &= report(data.name, found, rows, rounds=rounds, bars=not asked.quick)
         if not asked.quick:

@@ -106,13 +106,21 @@ def standing_weight(age: int) -> float:
 
 
 def train_peers(
-    learner: I4, question: U4, correct: U1, question_concepts: Sparse, concept_count: int, *, seed: int
+    learner: I4,
+    question: U4,
+    correct: U1,
+    question_concepts: Sparse,
+    concept_count: int,
+    *,
+    seed: int,
+    most_cells: int = MOST_CELLS,
 ) -> Peers:
     """Train from answers (n,) of many learners, each learner's together and in order. Deterministic for a seed."""
     moments = moments_of(learner, question, correct, question_concepts, concept_count)
     beside = _beside(learner, question, question_concepts, concept_count)
     place = _places(moments.stood)
-    centre, followed = _cells(_unit(np.asarray(moments.stood @ place, np.float32)), moments.followed, seed)
+    stood = _unit(np.asarray(moments.stood @ place, np.float32))
+    centre, followed = _cells(stood, moments.followed, most_cells, seed)
     return Peers(place, centre, *_lists(followed, NEXT_LIMIT), *_lists(beside, BESIDE_LIMIT))
 
 
@@ -209,12 +217,12 @@ def _places(stood: Matrix) -> F4:
     return place
 
 
-def _cells(stood: F4, followed: Matrix, seed: int) -> tuple[F4, Matrix]:
+def _cells(stood: F4, followed: Matrix, most: int, seed: int) -> tuple[F4, Matrix]:
     """Return (unit centres (64, cells), what followed in each on average (cells, concepts))."""
     moments, concepts = followed.shape
     if moments == 0:
         return np.zeros((WIDTH, 0), np.float32), sparse.csr_array((0, concepts), dtype=np.float32)
-    cells = int(np.clip(moments // MOMENTS_A_CELL, 1, MOST_CELLS))
+    cells = int(np.clip(moments // MOMENTS_A_CELL, 1, most))
     means = faiss.Kmeans(
         WIDTH,
         cells,

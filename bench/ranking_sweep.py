@@ -1,4 +1,4 @@
-"""The sweep behind how other learners' practice is kept: cells by number, and the moments themselves. Serves nothing."""
+"""The sweep behind how others' practice is kept: cells by number, and the moments themselves. Serves nothing."""
 
 import faiss
 import numpy as np

@@ -52,6 +52,7 @@ def plan_days(
     one answer, of a concept practised before: what was only exercised through others has nothing to review. What then
     is left of `target_seconds` goes to concepts that are not mastered and whose hard prerequisites are, those that the
     concept row `goal` rests on first, then by importance; one that is finished opens what rests on it on the day after.
+    One whose review falls due is not worked on beyond it on that day; it may be on others.
     Concepts without questions are left out. `decay` is FSRS-6's w20.
     """
     seconds = concept_seconds(catalog)
@@ -65,7 +66,7 @@ def plan_days(
         reviews = np.flatnonzero(due_day == day)
         reviews = reviews[np.argsort(recall[reviews], kind="stable")]
         review_seconds = float(seconds[reviews].sum())
-        openings, spent = work.spend(target_seconds - review_seconds, blocked=due_day <= day)
+        openings, spent = work.spend(target_seconds - review_seconds, blocked=due_day == day)
         days.append(AgendaDay(reviews, recall[reviews], openings, review_seconds + spent))
     return days
 

@@ -85,6 +85,14 @@ def test_a_small_budget_spreads_a_concept_over_days() -> None:
     assert all(day.expected_seconds == pytest.approx(70.0) for day in days)
 
 
+def test_what_is_due_today_and_not_mastered_goes_on_after_its_review() -> None:
+    days = plan(chain("a", "b"), [(0, False, 5.0), (0, False, 4.0)])
+    assert days[0].reviews.tolist() == [0]
+    assert days[0].openings == []
+    assert days[1].openings == [0]
+    assert any(1 in day.openings for day in days[2:])
+
+
 def test_a_mastered_concept_is_only_reviewed_and_opens_the_next() -> None:
     days = plan(chain("a", "b"), mastered(0), day_ends=(20_001.0 + np.arange(30)) * DAY)
     assert days[0].openings == [1]

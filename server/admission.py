@@ -101,8 +101,10 @@ class Pace:
         """Note that a call ended at `now` on the monotonic clock, and whether others waited then."""
         between = now - self._last
         if between < _LONGEST_STEP:
-            # The first step counts in full, later ones by a tenth: some ten calls are remembered.
-            self.seconds += (between - self.seconds) * (_REMEMBER if self.seconds else 1.0)
+            # The first step counts in full, later ones by a tenth: some ten calls are remembered. One long step, when
+            # another process had the core, says little of those to come: it counts as a few usual ones.
+            known = self.seconds
+            self.seconds += _REMEMBER * (min(between, _LONGEST_TIMES * known) - known) if known else between
         self._last = now if waiting else -math.inf
 
 
@@ -195,6 +197,7 @@ Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function with its arguments."""
 _NOBODY_WAITS = _Forgotten()
 _REMEMBER = 0.1
+_LONGEST_TIMES = 3.0
 _LONGEST_STEP = 1.0
 """Seconds between two ends of calls; what took longer was no queue at work."""
 

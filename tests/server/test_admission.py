@@ -77,6 +77,7 @@ def test_calls_that_would_wait_too_long_are_refused_and_no_longer_once_the_queue
         ([(1.0, True), (1.5, True), (2.5, True)], 0.5),
         ([(1.0, True), (1.5, True), (1.6, False), (9.0, True), (9.1, True)], 0.424),
         ([(1.0, False), (1.5, False)], 0.0),
+        ([(1.0, True), (1.1, True), (2.0, True)], 0.12),
     ],
 )
 def test_pace_is_the_time_between_ends_while_calls_wait(

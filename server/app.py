@@ -20,6 +20,9 @@ from server.tracing import open_tracing
 
 _LOG = logging.getLogger("genie.app")
 _CONTROL_THREADS = 2
+_BRIEF_THREADS = 2
+"""Python computes on one thread at a time; more of them only take turns, which costs a fifth of a call. The second one
+works while a kernel of the first computes."""
 _CLOSE_SECONDS = 5.0
 
 
@@ -35,6 +38,8 @@ class Assembly:
     """Each service's descriptor and the object that serves it (see server.rpc)."""
     probe: Callable[[], None] = _nothing
     """Raises when the store cannot be written; called every `health_probe_seconds`."""
+    brief: frozenset[str] = frozenset()
+    """Full names of unary methods that compute and never wait for the disk: they have few threads, of their own."""
     close: Callable[[], None] = _nothing
     """Flushes and closes the store; called once, when no call is in flight any more."""
     meter: Meter = field(default_factory=Meter)
@@ -56,6 +61,12 @@ class Genie:
             name="unary",
             queue_seconds=settings.max_queue_ms / 1e3,
         )
+        self._brief = CallPool(
+            threads=min(_BRIEF_THREADS, settings.threads),
+            limit=settings.max_concurrent_calls,
+            name="brief",
+            queue_seconds=settings.max_queue_ms / 1e3,
+        )
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
@@ -66,6 +77,8 @@ class Genie:
             unary_pool=self._unary,
             stream_pool=self._streams,
             refusal_pool=RefusalPool(drain=drain),
+            brief_pool=self._brief,
+            brief=self._assembly.brief,
             counters=CallCounters(self._assembly.meter),
             drain=drain,
             access_log_ratio=settings.access_log_ratio,
@@ -96,7 +109,8 @@ class Genie:
         balancers that look at it. A replaced worker needs none: another one answers on the same port.
         """
         settings = self._settings
-        open_calls, open_streams = self._unary.unfinished, self._streams.unfinished
+        open_calls = self._unary.unfinished + self._brief.unfinished
+        open_streams = self._streams.unfinished
         log(_LOG, logging.INFO, "draining", calls=open_calls, streams=open_streams)
         self.health.drain()
         if notice:
@@ -106,11 +120,11 @@ class Genie:
         stopped = self._server.stop(settings.drain_seconds)
         self.health.end_watches()
         stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
-        unfinished = self._unary.unfinished + self._streams.unfinished
+        unfinished = sum(pool.unfinished for pool in (self._unary, self._brief, self._streams))
         self._assembly.close()
         if self.runtime.tracing is not None:
             self.runtime.tracing.close()
-        for pool in (self._unary, self._streams, self._control):
+        for pool in (self._unary, self._brief, self._streams, self._control):
             pool.shutdown(wait=False)
         self._assembly.meter.close()
         calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
@@ -121,10 +135,10 @@ class Genie:
         """Have the pools and the health looked at."""
         serving = meter.gauge("genie_serving")
         meter.sample(lambda: serving.set(float(self.health.serving)))
-        for name, pool in (("unary", self._unary), ("stream", self._streams)):
-            meter.gauge("genie_calls_limit", name).set(pool.limit)
+        for name, pools in (("unary", (self._unary, self._brief)), ("stream", (self._streams,))):
+            meter.gauge("genie_calls_limit", name).set(sum(pool.limit for pool in pools))
             in_flight = meter.gauge("genie_calls_in_flight", name)
-            meter.sample(_look_at(pool, in_flight, meter.gauge("genie_calls_queued", name)))
+            meter.sample(_look_at(pools, in_flight, meter.gauge("genie_calls_queued", name)))
 
     def _wire(self, names: Sequence[str]) -> grpc.Server:
         server = grpc.server(self._unary, options=_options(self._settings))
@@ -182,13 +196,14 @@ class _Reflection:
         yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
 
 
-def _look_at(pool: CallPool, in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
-    """What notes how full a pool is."""
+def _look_at(pools: Sequence[CallPool], in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
+    """What notes how full pools are together."""
 
     def look() -> None:
-        unfinished = pool.unfinished
-        in_flight.set(unfinished)
-        queued.set(max(unfinished - pool.threads, 0))
+        unfinished = [pool.unfinished for pool in pools]
+        in_flight.set(sum(unfinished))
+        waiting = (count - pool.threads for count, pool in zip(unfinished, pools, strict=True))
+        queued.set(sum(max(count, 0) for count in waiting))
 
     return look
 

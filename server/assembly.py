@@ -161,6 +161,7 @@ def put_together(
     return Assembly(
         services=list(zip(SERVICES, instances, strict=True)),
         probe=state.check_writable,
+        brief=frozenset({"/genie.v1.RecommendationService/Recommend"}),
         close=close,
         meter=meter,
     )

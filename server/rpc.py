@@ -110,6 +110,10 @@ class Runtime:
     unary_pool: CallPool
     stream_pool: CallPool
     refusal_pool: RefusalPool
+    brief_pool: CallPool | None = None
+    """For the methods in `brief`: unary ones that compute and never wait; None serves them as all others."""
+    brief: frozenset[str] = frozenset()
+    """Full names, `/genie.v1.RecommendationService/Recommend`."""
     counters: CallCounters = field(default_factory=CallCounters)
     drain: Drain = field(default_factory=Drain)
     access_log_ratio: float = 1.0
@@ -142,6 +146,8 @@ def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runt
     path = f"/{method.containing_service.full_name}/{method.name}"
     streams = method.client_streaming or method.server_streaming
     pool = runtime.stream_pool if streams else runtime.unary_pool
+    if runtime.brief_pool is not None and path in runtime.brief:
+        pool = runtime.brief_pool
     served = _Served(path, method, behaviour, runtime)
     kind = _MAKERS[method.client_streaming, method.server_streaming]
     serve = _StreamResponse(served, pool) if method.server_streaming else _OneResponse(served, pool)

@@ -28,13 +28,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(probe: Callable[[], None] = lambda: None, **settings: object) -> Iterator[Running]:
+def serving(
+    probe: Callable[[], None] = lambda: None, *, brief: frozenset[str] = frozenset(), **settings: object
+) -> Iterator[Running]:
     """Serve the echo service on a free port until the block ends; drains it unless the test did."""
     echo = Echo()
     drained: list[bool] = []
 
     def assemble(_: Settings, drain: Drain) -> Assembly:
-        return Assembly(services=[(ECHO, echo)], probe=probe, close=lambda: drained.append(True))
+        return Assembly(services=[(ECHO, echo)], probe=probe, brief=brief, close=lambda: drained.append(True))
 
     merged = {"port": 0, "health_probe_seconds": 0.1, "drain_seconds": 5.0, **settings}
     genie = Genie(Settings(**merged), assemble)  # type: ignore[arg-type]

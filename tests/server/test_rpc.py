@@ -371,3 +371,15 @@ def test_a_log_line_holds_the_call_it_belongs_to(caplog: pytest.LogCaptureFixtur
     assert line["tenant"] == "t-1"
     assert line["method"] == "/genie.tests.Echo/Say"
     assert line["worker"] == 3
+
+
+def test_brief_calls_have_threads_of_their_own() -> None:
+    with serving(threads=1, max_concurrent_calls=1, brief=frozenset({"/genie.tests.Echo/Say"})) as running:
+        assert running.client.say(say("x")).value == "x"
+        brief, unary = running.genie.runtime.brief_pool, running.genie.runtime.unary_pool
+        assert brief is not None
+        slow = running.client.say.future(say("sleep 0.3"))
+        wait_until(lambda: brief.full)
+        assert not unary.full
+        assert running.client.gather(iter([say("y")])).value == "y"
+        assert slow.result().value == "sleep 0.3"

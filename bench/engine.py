@@ -4,6 +4,7 @@ python -m bench.engine [--quick] [--seed 7]
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,10 @@ from engine.explain import Level, explain
 from engine.learner import TARGET_RETENTION, LearnerState, absorb, predict, replay
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.score import read_only
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, view_concepts
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand, view_concepts
+from engine.memo import Memo
 from engine.policy import BUILT_IN, SOURCES
-from engine.recommend import RecommendQuery, recommend
+from engine.recommend import RecommendQuery, recommend, recommend_many
 from engine.serving import Serving
 from engine.slate import Slate
 from engine.survey import READY, STANDING, SURVEY_WIDTH, survey
@@ -32,13 +34,13 @@ CONCEPTS = 1000
 
 
 def fastest_us(work: Callable[[], object], repeats: int) -> float:
-    """Return the shortest of several timings: what the work costs when nothing interferes."""
+    """Return the least processor time of several runs: what the work costs when nothing interferes."""
     work()
     best = np.inf
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best * 1e6
 
 
@@ -73,8 +75,35 @@ def report_recommendation(sizes: list[int], learners: int, repeats: int, seed: i
         )
     growth = by_size[sizes[-1]] / by_size[sizes[-2]]
     held = emit(BENCH, "recommend_growth", round(growth, 3), bar="<= 1.5", sizes=sizes[-2:])
+    report_pass(worlds[-2], states[-2], repeats)
     report_stages(worlds[-2], states[-2][0], repeats)
     return held
+
+
+def report_pass(world: Serving, states: list[LearnerState], repeats: int) -> None:
+    """Report what a learner costs in a pass of many, beside a pass of one, and what a memory of likes saves."""
+    queries = [RecommendQuery(seed=place) for place in range(len(states))]
+
+    def alone() -> None:
+        for query, state in zip(queries, states, strict=True):
+            recommend_many([query], [state], world, POLICY, now=NOW)
+
+    def forgetful() -> None:
+        forgotten = dataclasses.replace(world, likes=Memo(len(states)))
+        recommend_many(queries, states, forgotten, POLICY, now=NOW)
+
+    work: list[Callable[[], object]] = [
+        alone,
+        lambda: recommend_many(queries, states, world, POLICY, now=NOW),
+        forgetful,
+    ]
+    single, many, anew = (taken / len(states) for taken in round_robin(work, repeats))
+    emit(BENCH, "pass_of_one_us", round(single, 1), questions=world.catalog.question_count)
+    emit(
+        BENCH, "pass_of_many_us", round(many, 1), questions=world.catalog.question_count, learners=len(states)
+    )
+    emit(BENCH, "pass_of_many_over_one", round(many / single, 3))
+    emit(BENCH, "likes_us", round(anew - many, 1), questions=world.catalog.question_count)
 
 
 def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
@@ -82,7 +111,7 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
     size = world.catalog.concept_count
     header, touched, recent = read_only(state.header), read_only(state.concepts), read_only(state.recent)
     view, counts = np.empty((size, VIEW_FLOATS)), np.empty((size, VIEW_COUNTS), np.uint32)
-    mastered = np.empty(size, np.uint8)
+    mastered, place = np.empty(size, np.uint8), np.empty(size, np.int32)
     weights, memory = world.learner.weights, world.learner.memory_sets[0]
     asked = np.array([NOW, POLICY.target_success, TARGET_RETENTION, -1.0, 0.0, 0.0, 0.0, state.applied])
     profile = world.questions.content[0].copy()
@@ -120,6 +149,7 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
         "view": lambda: view_concepts(
             header, touched, weights, NOW, TARGET_RETENTION, view, counts, mastered
         ),
+        "stand": lambda: stand(header, touched, weights, NOW, view, counts, mastered, place),
         "survey": lambda: survey(*survey_args),
         "gather": gathered,
         "predict": lambda: predict(state, found.rows[:held], world.question_concepts, world.learner, NOW),

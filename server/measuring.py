@@ -61,19 +61,13 @@ def measure_tenants(meter: Meter, tenants: Tenants, data_directory: Path) -> Non
     )
     meter.sample_counter(lambda: tenants.hits, "genie_cache_requests_total", "catalogue", "hit")
     meter.sample_counter(lambda: tenants.misses, "genie_cache_requests_total", "catalogue", "miss")
-    meter.sample_counter(lambda: _likes(tenants)[0], "genie_cache_requests_total", "neighbours", "hit")
-    meter.sample_counter(lambda: _likes(tenants)[1], "genie_cache_requests_total", "neighbours", "miss")
+    meter.sample_counter(lambda: tenants.likes()[0], "genie_cache_requests_total", "neighbours", "hit")
+    meter.sample_counter(lambda: tenants.likes()[1], "genie_cache_requests_total", "neighbours", "miss")
 
 
 def degraded_counter(meter: Meter) -> Callable[[str], None]:
     """What counts recommendations that could not be all they should, by reason."""
     return lambda reason: meter.counter("genie_recommendations_degraded_total", reason).add()
-
-
-def _likes(tenants: Tenants) -> tuple[int, int]:
-    """Hits and misses among what is remembered of learners' neighbours, in the bundles that are ready now."""
-    memos = [bundle.serving.likes for bundle in tenants.ready().values()]
-    return sum(memo.hits for memo in memos), sum(memo.misses for memo in memos)
 
 
 class _Models:

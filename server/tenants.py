@@ -98,6 +98,8 @@ class Tenants:
         self.hits = 0
         """Calls that found their bundle ready."""
         self.misses = 0
+        self._likes_before = (0, 0)
+        """Hits and misses of likes in bundles that are served no more."""
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
 
     def prepare(self) -> None:
@@ -141,6 +143,14 @@ class Tenants:
         with self._lock:
             return {tenant: entry.bundle for tenant, entry in self._entries.items()}
 
+    def likes(self) -> tuple[int, int]:
+        """How often what a learner likes was remembered, and how often it was worked out."""
+        with self._lock:
+            found = self._likes_before
+            for entry in self._entries.values():
+                found = _added(found, entry.bundle)
+        return found
+
     def close(self) -> None:
         """End the building thread."""
         self._builder.shutdown(wait=True, cancel_futures=True)
@@ -155,10 +165,13 @@ class Tenants:
 
     def _keep(self, tenant: str, entry: _Entry) -> None:
         with self._lock:
+            replaced = [self._entries.pop(tenant, None)]
             self._entries[tenant] = entry
-            self._entries.move_to_end(tenant)
             while len(self._entries) > MOST_TENANTS:
-                self._entries.popitem(last=False)
+                replaced.append(self._entries.popitem(last=False)[1])
+            for old in replaced:
+                if old is not None:
+                    self._likes_before = _added(self._likes_before, old.bundle)
 
     def _model_changed(self, tenant: str, entry: _Entry) -> bool:
         now = time.monotonic()
@@ -225,3 +238,8 @@ class Tenants:
 def _left(until: float | None) -> float | None:
     """Seconds left until a moment on the monotonic clock; None when there is no such moment."""
     return None if until is None else max(until - time.monotonic(), 0.0)
+
+
+def _added(lookups: tuple[int, int], bundle: Bundle) -> tuple[int, int]:
+    likes = bundle.serving.likes
+    return lookups[0] + likes.hits, lookups[1] + likes.misses

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from engine.catalog import build_catalog
+from engine.learner import LearnerState
+from engine.likes import likes_of
 from engine.serving import Models
 from engine.types import Concept, Question
 from server import tenants as module
@@ -84,6 +86,17 @@ def test_a_changed_catalogue_is_seen_by_the_next_call(tenants: Tenants, store: S
     for number in range(5):
         fill(store, f"q-{number}")
         assert f"q-{number}" in tenants.bundle("default").catalog.question_row
+
+
+def test_lookups_of_likes_outlive_their_bundle(tenants: Tenants, store: Store) -> None:
+    fill(store, "q-1")
+    recent = LearnerState.empty().recent
+    for _ in range(3):
+        likes_of(recent, tenants.bundle("default").serving, 0)
+    assert tenants.likes() == (2, 1)
+    fill(store, "q-2")
+    likes_of(recent, tenants.bundle("default").serving, 0)
+    assert tenants.likes() == (2, 2)
 
 
 def test_a_call_that_cannot_wait_is_served_from_the_catalogue_before(

@@ -101,8 +101,10 @@ class RecommendationServiceServicer:
         Errors of the whole call: INVALID_FIELD, BATCH_TOO_LARGE, UNKNOWN_POLICY, CONCEPT_NOT_FOUND (the
         objective).
         Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
-        DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn).
-        Limits: 1 to 1,000 learners.
+        DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn), BATCH_TOO_LARGE (the reply was
+        full before this learner's turn: no slate was made).
+        Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions, so that they stay below the 4 MiB
+        that gRPC clients take unless told otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -88,6 +88,7 @@ def report(run: Run, world: str, played: Played, *, seed: int, judged: bool) -> 
             facts |= {"share": round(row.share.value, 3)}
             facts |= {f"share_{end}": value for end, value in row.share.rounded(3).items()}
         facts["before"] = round(_mean(outcomes[row.teacher], "before"), 4)
+        facts["answers"] = round(_mean(outcomes[row.teacher], "answers"), 1)
         run.tell(f"{world}.{row.teacher}.gain", round(row.gain.value, 4), "", **facts)
     hybrid = next((row for row in rows if row.teacher == HYBRID), None)
     if hybrid is not None:

@@ -67,7 +67,9 @@ class Overlay:
 
     def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
         """Add to cells of a counter of the tenant."""
-        if len(counter) > MAX_TENANT_KEY_BYTES or not all(0 <= cell < MOST_CELLS for cell in amounts):
+        if len(counter) > MAX_TENANT_KEY_BYTES or (
+            amounts and not 0 <= min(amounts) <= max(amounts) < MOST_CELLS
+        ):
             raise ValueError(f"counter {counter!r} with cells {sorted(amounts)} is over the limits")
         gather(self.additions, counter, amounts)
 

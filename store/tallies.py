@@ -51,6 +51,7 @@ class Tally(IntEnum):
 
 
 CELLS = int(Tally.FEEDBACK) + FEEDBACK_KINDS
+_RECOMMENDATIONS, _RECOMMENDED = int(Tally.RECOMMENDATIONS), int(Tally.RECOMMENDED)
 _ALL = b"a"
 _DAY = b"d"
 _ERASED = b"e"
@@ -116,9 +117,14 @@ def read_days(reader: Reader, first: int, last: int) -> dict[int, list[int]]:
 
 
 def read_sums(reader: Reader) -> list[int]:
-    """The cells, summed over all days."""
+    """The cells, summed over all days; of the serving store, by going through them."""
     value = reader.get(Table.TALLY, _ALL)
-    return _cells(b"" if value is None else value)
+    if value is not None:
+        return _cells(value)
+    sums = [0] * CELLS
+    for _, cells in _scanned(reader, _DAY, -_DAY_ZERO, _DAY_ZERO - 1):
+        sums = [a + b for a, b in zip(sums, cells, strict=True)]
+    return sums
 
 
 def read_all(reader: Reader, *, erased: bool = False) -> Days:
@@ -144,10 +150,8 @@ def tally(tx: Transaction, day: int, what: int, amount: int = 1) -> None:
 
 
 def tally_slate(tx: Transaction, day: int, questions: int) -> None:
-    """Count a slate: what `tally` would do, with less ado, since a recommendation waits for it."""
-    amounts = {int(Tally.RECOMMENDATIONS): 1, int(Tally.RECOMMENDED): questions}
-    tx.add(_day_key(_DAY, day), amounts)
-    tx.add(_ALL, amounts)
+    """Count a slate in its day only: a recommendation waits for it, and the serving store keeps no sums."""
+    tx.add(_day_key(_DAY, day), {_RECOMMENDATIONS: 1, _RECOMMENDED: questions})
 
 
 def feedback_cell(kind: int) -> int:

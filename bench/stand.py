@@ -7,6 +7,7 @@ grpc-python's plain server with one method that returns an empty message, the fl
 """
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -181,6 +182,8 @@ def _worker(options: argparse.Namespace) -> None:
     configure(level=settings.log_level, style="json", worker=1)
     genie = Genie(settings, assembly)
     port = genie.start()
+    gc.collect()
+    gc.freeze()
 
     def answer(command: dict[str, Any]) -> dict[str, object]:
         if command["command"] == "draw":

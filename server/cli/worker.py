@@ -1,5 +1,6 @@
 """`genie worker`: one serving process, started by `genie serve`. Not for people."""
 
+import gc
 import importlib
 import logging
 import os
@@ -75,6 +76,9 @@ def _serve(settings: Settings, build: Assemble, control: socket.socket) -> bool:
     genie = Genie(settings, build)
     if not stop.is_set():
         genie.start()
+        # What was made until now stays for good: the collector need not walk over it again in the middle of a call.
+        gc.collect()
+        gc.freeze()
         control.sendall(SERVING)
         watch = threading.Thread(target=_watch_supervisor, args=(control, stop), daemon=True)
         watch.start()

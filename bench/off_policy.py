@@ -216,7 +216,7 @@ def main() -> None:
     options_.add_argument("--seed", type=int, default=5)
     options_.add_argument("--report", type=Path, help="folder for a table")
     asked = options_.parse_args()
-    contexts, size, runs = (30, 500, 20) if asked.quick else (400, 2000, 1000)
+    contexts, size, runs = (30, 500, 20) if asked.quick else (400, 2000, 2000)
     policies = load_policies(SETTINGS)
     shared = [policies[name] for name in ("hybrid_v1", *SETTINGS)]
     found = world(shared, contexts, asked.seed, small=asked.quick)

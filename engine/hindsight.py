@@ -15,7 +15,7 @@ from engine.likes import likes_of
 from engine.off_policy import chances
 from engine.policy import SOURCES, TERMS, Policy
 from engine.recommend import RecommendQuery, fatigue
-from engine.scoring import SAME, score
+from engine.scoring import SAME, lean, score
 from engine.serving import Serving
 from engine.survey import COLLABORATIVE, SETTINGS_WIDTH, SURVEY_WIDTH, survey
 from engine.types import F4, F8, U2, U4
@@ -74,6 +74,7 @@ def options(
         recent, asked, query.seed, query.limit, found,
     )  # fmt: skip
     predicted = predict(state, found.rows[:held], serving.question_concepts, model, now)
+    lean(serving.concepts, serving.questions, outlook, found, predicted)
     values, scores, means = np.empty((held, len(TERMS)), np.float32), np.empty(held), np.empty(len(TERMS))
     if take_up is None:
         take_up = np.full((len(SOURCES), len(serving.catalog.areas)), 0.5, np.float32)

@@ -56,7 +56,7 @@ QUOTA_LIMIT = 64
 DEFAULT_TARGET_SUCCESS = 0.85
 """Predicted success aimed at (Wilson et al. 2019, "The eighty five percent rule for optimal learning")."""
 
-_FIELDS = frozenset({"weights", "sources", "temperature", "target_success", "based_on"})
+_FIELDS = frozenset({"weights", "sources", "temperature", "target_success", "target_reach", "based_on"})
 
 
 class InvalidPolicy(ValueError):
@@ -82,6 +82,8 @@ class Policy:
     """Of the draw, in units of the score: 0 takes the best, a large one draws evenly."""
     target_success: float
     """Predicted success at which `zone` is 1."""
+    target_reach: float
+    """How far the target may move for one learner, see `engine.target`; 0 when not at all."""
     signed: F8
     """(terms,) weights with the sign of their term."""
     limits: I4
@@ -103,6 +105,7 @@ def make_policy(
     sources: Mapping[str, int],
     temperature: float = 0.02,
     target_success: float = DEFAULT_TARGET_SUCCESS,
+    target_reach: float = 0.0,
 ) -> Policy:
     """Return a checked policy; terms and sources not named get 0.
 
@@ -123,19 +126,22 @@ def make_policy(
         raise InvalidPolicy(name, "sources", "at least one source must have a quota above 0")
     _within(name, "temperature", temperature, 0.0, 100.0)
     _within(name, "target_success", target_success, 0.5, 0.99)
+    _within(name, "target_reach", target_reach, 0.0, min(target_success - 0.3, 0.99 - target_success))
     by_term = tuple(float(weights.get(term, 0.0)) for term in TERMS)
     quotas = tuple(int(sources.get(source, 0)) for source in SOURCES)
     signed, limits = SIGNS * by_term, np.array(quotas, np.int32)
     signed.flags.writeable = limits.flags.writeable = False
-    return Policy(name, by_term, quotas, float(temperature), float(target_success), signed, limits)
+    return Policy(
+        name, by_term, quotas, float(temperature), float(target_success), float(target_reach), signed, limits
+    )
 
 
 def load_policies(settings: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Policy]:
     """Return the built-in policies and those of configuration by name; a configured one replaces a built-in.
 
-    Each entry may hold `weights` (term → number), `sources` (source → quota), `temperature`,
-    `target_success`, and `based_on` (a built-in whose values it starts from; given weights and sources change
-    only those they name).
+    Each entry may hold `weights` (term → number), `sources` (source → quota), `temperature`, `target_success`,
+    `target_reach`, and `based_on` (a built-in whose values it starts from; given weights and sources change only those
+    they name).
 
     Raises:
         InvalidPolicy: naming the policy, the field and the value that is wrong.
@@ -166,6 +172,9 @@ def load_policies(settings: Mapping[str, Mapping[str, object]] | None = None) ->
                 name,
                 "target_success",
                 entry.get("target_success", start.target_success if start else DEFAULT_TARGET_SUCCESS),
+            ),
+            target_reach=_number(
+                name, "target_reach", entry.get("target_reach", start.target_reach if start else 0.0)
             ),
         )
     return policies

@@ -17,6 +17,7 @@ from engine.policy import Policy
 from engine.serving import Serving
 from engine.slate import ITEM, Slate, Slates, blank_heads
 from engine.survey import COLLABORATIVE
+from engine.target import target_for
 from engine.types import F4, NO_ROW, U1, U4
 
 T = TypeVar("T", bound=np.generic)
@@ -61,7 +62,7 @@ class RecommendQuery:
     shown: U4 = field(default_factory=lambda: _NO_ROWS)
     """Question rows shown lately and not taken up: still allowed, but they lose to fresh ones."""
     target_success: float = 0.0
-    """Predicted success to aim at for this learner; 0 leaves it to the policy."""
+    """Predicted success to aim at for this learner; 0 leaves it to the policy and `engine.target`."""
 
 
 def seed_of(*parts: str) -> int:
@@ -205,9 +206,10 @@ def _asked(
         if take_up is not None:
             beliefs.append(take_up)
         context = query.context
+        target = query.target_success or target_for(state, policy, query.seed)
         settings.append(
             (
-                *(now, query.target_success or policy.target_success, TARGET_RETENTION, query.objective),
+                *(now, target, TARGET_RETENTION, query.objective),
                 *(context.available_s, fatigue(context), context.small_screen, state.applied),
             )
         )

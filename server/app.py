@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ _BRIEF_THREADS = 2
 """Python computes on one thread at a time; more of them only take turns, which costs a fifth of a call. The second one
 works while a kernel of the first computes."""
 _CLOSE_SECONDS = 5.0
+_SETTLE_SECONDS = 0.25
 
 
 def _nothing() -> None:
@@ -120,7 +122,7 @@ class Genie:
         stopped = self._server.stop(settings.drain_seconds)
         self.health.end_watches()
         stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
-        unfinished = sum(pool.unfinished for pool in (self._unary, self._brief, self._streams))
+        unfinished = self._settled()
         self._assembly.close()
         if self.runtime.tracing is not None:
             self.runtime.tracing.close()
@@ -130,6 +132,14 @@ class Genie:
         calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
         log(_LOG, logging.INFO, "stopped", calls=round(calls), unfinished=unfinished)
         return unfinished == 0
+
+    def _settled(self) -> int:
+        """Calls that are left when gRPC has stopped, which it has a moment before the threads that served them."""
+        limit = time.monotonic() + _SETTLE_SECONDS
+        pools = (self._unary, self._brief, self._streams)
+        while (left := sum(pool.unfinished for pool in pools)) and time.monotonic() < limit:
+            time.sleep(0.005)
+        return left
 
     def _measure(self, meter: Meter) -> None:
         """Have the pools and the health looked at."""

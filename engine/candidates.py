@@ -201,6 +201,7 @@ def _from_concepts(
     questions: QuestionArrays,
     survey: F4,
     wishes: F4,
+    among: I8,
     found: Candidates,
     held: int,
     source: int,
@@ -213,7 +214,7 @@ def _from_concepts(
     """
     chosen = np.empty(MOST_CONCEPTS, np.int64)
     few = quota if source in (RANDOM, FILL) else (quota + PER_CONCEPT - 1) // PER_CONCEPT
-    count = best_rows(wishes[source], min(MOST_CONCEPTS, few), chosen)
+    count = best_rows(wishes[source], among, min(MOST_CONCEPTS, few), chosen)
     each = max(1 if source == RANDOM else PER_CONCEPT, (quota + count - 1) // max(count, 1))
     goal = found.counts[source] + quota
     for position in range(count):
@@ -234,6 +235,18 @@ def _from_concepts(
         )
         found.concepts[before:held] = c
     return held
+
+
+@kernel
+def _open_rows(concepts: ConceptArrays, survey: F4) -> I8:
+    """Return the concepts that can be wanted at all, in rising order: often a small part of all."""
+    rows = np.empty(concepts.active.shape[0], np.int64)
+    count = 0
+    for c in range(rows.shape[0]):
+        if concepts.active[c] == 1 and survey[c, READY] > 0.0:
+            rows[count] = c
+            count += 1
+    return rows[:count]
 
 
 @kernel
@@ -260,6 +273,7 @@ def gather(
     _block(found.keys, found.slots, blocked)
     _block_resting(found.keys, found.slots, recent, settings[NOW])
     aim = np.log(settings[TARGET] / (1.0 - settings[TARGET]))
+    among = _open_rows(concepts, survey)
     held = wanted - wanted  # zero, but no constant: those are compiled for separately
     for source in range(quotas.shape[0]):
         goal = quotas[source] + held - held
@@ -270,17 +284,21 @@ def gather(
             held = _walk(questions, survey, found, held, listed, min(0, listed.shape[0]), source, goal)
             goal -= found.counts[source]
         if goal > 0:
-            held = _from_concepts(concepts, questions, survey, wishes, found, held, source, goal, aim, seed)
+            held = _from_concepts(
+                concepts, questions, survey, wishes, among, found, held, source, goal, aim, seed
+            )
     return held
 
 
 @kernel
-def best_rows(values: F4, count: int, rows: I8) -> int:
-    """Put the indices of the up to `count` largest non-negative values into `rows`, largest first, ties by
-    index.
+def best_rows(values: F4, among: I8, count: int, rows: I8) -> int:
+    """Put the up to `count` indices with the largest non-negative values into `rows`, largest first, ties by index.
+
+    Only the indices `among`, in rising order, are looked at.
     """
     held = 0
-    for index in range(values.shape[0]):
+    for i in range(among.shape[0]):
+        index = among[i]
         value = values[index]
         if value < 0.0 or (held == count and value <= values[rows[held - 1]]):
             continue

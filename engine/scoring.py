@@ -25,7 +25,7 @@ columns of `engine.survey`:
 
 import numpy as np
 
-from engine.candidates import Candidates
+from engine.candidates import Candidates, slot_of
 from engine.collaborative import CONFIDENCE
 from engine.jit import kernel
 from engine.learner.state import Records
@@ -154,16 +154,19 @@ def _moment(seconds: float, p: float, settings: F8) -> float:
 
 
 @kernel
-def _repeated(row: int, recent: Records, shown: U4, now: float) -> float:
-    """Return how recently the question was met or shown."""
-    value = 0.0
-    for i in range(recent.shape[0]):
-        if recent[i].question == row:
-            value = 0.5 ** (max(0.0, now - recent[i].at) / REPEAT_HALF_LIFE_S)
-    for i in range(shown.shape[0]):
-        if shown[i] == row:
-            value = max(value, SHOWN_REPETITION)
-    return value
+def _repeated(found: Candidates, recent: Records, shown: U4, now: float, values: F4) -> None:
+    """Fill `repetition`, from how recently each candidate was met or shown."""
+    values[:, AGAIN] = 0.0
+    # From the few that were met to the candidates, not the other way: the table of rows is there already.
+    for j in range(recent.shape[0]):
+        if recent[j].question != NO_ROW:
+            known = found.slots[slot_of(found.keys, found.slots, int(recent[j].question))]
+            if known >= 0:
+                values[known, AGAIN] = 0.5 ** (max(0.0, now - recent[j].at) / REPEAT_HALF_LIFE_S)
+    for j in range(shown.shape[0]):
+        known = found.slots[slot_of(found.keys, found.slots, int(shown[j]))]
+        if known >= 0:
+            values[known, AGAIN] = max(values[known, AGAIN], SHOWN_REPETITION)
 
 
 @kernel
@@ -195,6 +198,7 @@ def score(
     mean = 0.0
     _practice(questions, survey, found.rows, predicted, values)
     _taste(questions, survey, found.rows, predicted.shape[0], factor, profile, values)
+    _repeated(found, recent, shown, settings[NOW], values)
     for i in range(predicted.shape[0]):
         row = found.rows[i]
         value = values[i]
@@ -212,7 +216,6 @@ def score(
                 chance += take_up[source, area]
                 count += 1
         value[TAKE_UP] = chance / count
-        value[AGAIN] = _repeated(row, recent, shown, settings[NOW])
         value[SAME] = 0.0
         total = 0.0
         for term in range(weights.shape[0]):

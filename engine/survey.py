@@ -271,6 +271,12 @@ def survey(
     for c in range(size):
         m = min(max(mastery[c], 0.001), 0.999)
         recall = view[c, 2]
+        if ready[c] <= 0.0 and attempts[c] == 0 and np.isnan(recall):
+            # Closed and never met: nothing can be gained or lost. Of most catalogues, most concepts are so.
+            out[c, READY] = out[c, RIGHT] = out[c, WRONG] = out[c, RETENTION] = 0.0
+            out[c, FOLLOWS] = led[c]
+            out[c, STANDING] = m
+            continue
         right = ready[c] * promise(known[c], m, LEARN_RIGHT)
         wrong = ready[c] * promise(known[c], m, LEARN_WRONG)
         cost = 0.0

@@ -121,7 +121,7 @@ class RefusalPool(ThreadPoolExecutor):
         drain: "Drain",
         refusals_per_second: float = 200.0,
         burst: int = 100,
-        most_waiting: int = 2_000,
+        most_waiting: int = 4_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Refuse `burst` calls at once, then so many a second; with `most_waiting` waiting, at once again."""

@@ -25,6 +25,9 @@ _BRIEF_THREADS = 2
 """Python computes on one thread at a time; more of them only take turns, which costs a fifth of a call. The second one
 works while a kernel of the first computes."""
 _CLOSE_SECONDS = 5.0
+_MOST_CALLS_A_CONNECTION = 500
+"""gRPC counts a call until nothing in the process refers to it any more, failed ones until the next collection: so it
+is well above what is served at once."""
 _SETTLE_SECONDS = 0.25
 
 
@@ -228,7 +231,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # A connection's further calls wait with their caller: what waits here costs memory, and a refusal its time.
-        ("grpc.max_concurrent_streams", settings.max_concurrent_calls + settings.max_streams),
+        ("grpc.max_concurrent_streams", max(_MOST_CALLS_A_CONNECTION, 2 * settings.max_streams)),
         ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_client_ping_seconds)),

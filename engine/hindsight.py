@@ -18,6 +18,7 @@ from engine.recommend import RecommendQuery, fatigue
 from engine.scoring import SAME, lean, score
 from engine.serving import Serving
 from engine.survey import COLLABORATIVE, SETTINGS_WIDTH, SURVEY_WIDTH, survey
+from engine.target import target_for
 from engine.types import F4, F8, U2, U4
 
 
@@ -89,8 +90,9 @@ def _asked(query: RecommendQuery, state: LearnerState, policy: Policy, now: floa
     """Return the numbers of one call at the places that `engine.survey` names."""
     asked = np.empty(SETTINGS_WIDTH)
     context = query.context
+    target = query.target_success or target_for(state, policy, query.seed)
     asked[:] = (
-        *(now, query.target_success or policy.target_success, TARGET_RETENTION, query.objective),
+        *(now, target, TARGET_RETENTION, query.objective),
         *(context.available_s, fatigue(context), context.small_screen, state.applied),
     )
     return asked

@@ -254,7 +254,8 @@ def _row(number: int, record: SlateRecord, known: _Learner, asked: _Asked, found
         tally.not_rebuilt += 1
         return None
     if policy.name != behind.name:
-        query = dataclasses.replace(query, target_success=policy.target_success)
+        # Its own target, as it would have been for this learner then.
+        query = dataclasses.replace(query, target_success=0.0)
     chosen = options(query, state, served, policy, now=slate.made_at, take_up=take_up)
     chances = chosen.first(policy)
     tally.used += 1

@@ -16,6 +16,7 @@ from engine.scoring import lean, score, tastes
 from engine.serving import Serving
 from engine.slate import ITEM, Slate, describe, draw
 from engine.survey import SETTINGS_WIDTH, SURVEY_WIDTH, survey
+from engine.target import target_for
 from engine.types import F4
 from tests import worlds
 from tests.engine.test_survey import with_followers
@@ -30,7 +31,7 @@ def stage_by_stage(
     size, model = served.catalog.concept_count, served.learner
     touched, recent = read_only(state.concepts), read_only(state.recent)
     asked = np.empty(SETTINGS_WIDTH)
-    target = query.target_success or policy.target_success
+    target = query.target_success or target_for(state, policy, query.seed)
     context = query.context
     asked[:] = (
         *(NOW, target, TARGET_RETENTION, query.objective),

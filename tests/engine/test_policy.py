@@ -37,7 +37,7 @@ def test_configuration_adds_and_replaces() -> None:
     )
     assert policies["careful"].weight("zone") == 0.5
     assert policies["careful"].weight("gain") == BUILT_IN["hybrid_v1"].weight("gain")
-    assert policies["careful"].target_success == 0.9
+    assert (policies["careful"].target_success, policies["careful"].target_reach) == (0.9, 0.0)
     assert policies["zone_v1"].quota("frontier") == 0
 
 

@@ -205,7 +205,7 @@ def _within(policy: str, field: str, value: float, low: float, high: float) -> N
 HYBRID = make_policy(
     "hybrid_v1",
     weights={
-        "zone": 0.06,
+        "zone": 0.15,
         "gain": 0.60,
         "retention": 0.03,
         "readiness": 0.02,

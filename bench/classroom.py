@@ -19,7 +19,7 @@ import numpy as np
 from bench.classrooms.figures import Resampled, best_of, column
 from bench.classrooms.play import Course, Outcome
 from bench.classrooms.report import Row, write_report
-from bench.classrooms.staff import ALL, SIMPLE, Plan, Played, play_all, play_remotely
+from bench.classrooms.staff import ALL, SEEING, SIMPLE, Plan, Played, play_all, play_remotely
 from bench.output import emit
 from bench.worlds import HELD_OUT, WORLDS
 from bench.worlds.world import DAY_S, Wilful, load_world
@@ -160,9 +160,10 @@ def problem_of(options: argparse.Namespace) -> str:
         except (OSError, ValueError) as error:
             return f"{options.world}: {error}"
     # Which policies a server knows, it says itself.
-    unknown = [name for name in options.policies.split(",") if name not in {*ALL, *BUILT_IN}]
+    known = dict.fromkeys([*ALL, *SEEING, *BUILT_IN])
+    unknown = [name for name in options.policies.split(",") if name not in known]
     if unknown and not options.target:
-        return f"there is no teacher {unknown[0]!r}; there are {', '.join(dict.fromkeys([*ALL, *BUILT_IN]))}"
+        return f"there is no teacher {unknown[0]!r}; there are {', '.join(known)}"
     return ""
 
 

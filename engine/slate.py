@@ -1,6 +1,4 @@
-"""Drawing a slate from scored candidates, with exact propensities, and keeping it as bytes. Computes no
-score.
-"""
+"""Drawing a slate from scored candidates, with exact propensities, and keeping it as bytes. Computes no score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,9 +202,7 @@ def describe(
     settings: F8,
     items: npt.NDArray[Any],
 ) -> None:
-    """Fill items (k,) of dtype ITEM with what is known of each drawn candidate; `seconds` (nq,) by question
-    row.
-    """
+    """Fill items (k,) of dtype ITEM with what is known of each drawn candidate; `seconds` (nq,) by question row."""
     for rank in range(chosen.shape[0]):
         i = chosen[rank]
         c = found.concepts[i]
@@ -300,6 +296,11 @@ class Slate:
 
     @cached_property
     def _columns(self) -> dict[str, list[Any]]:
+        return {}
+
+    @cached_property
+    def memo(self) -> dict[int, Any]:
+        """What the server may keep of items by question row: true of the learner, whatever was drawn."""
         return {}
 
     def to_bytes(self) -> bytes:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.learner import MILESTONES, LearnerState
-from engine.learner.state import DAYS
-from engine.learner.update import GLOBAL_DECAY, REWARDED_FROM
+from engine.learner.days import DAYS, REWARDED_FROM
+from engine.learner.update import GLOBAL_DECAY
 from engine.types import F8, I8
 
 GOAL_DAYS = 28

@@ -1,6 +1,6 @@
 """Which days of practice carried a streak on, and when each streak ended or will: for counting them. Changes nothing.
 
-The rule is that of `engine.learner.update.update_day`; days are numbers on the learner's own calendar.
+The rule is that of `engine.learner.days.update_day`; days are numbers on the learner's own calendar.
 """
 
 from collections import Counter
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from engine.learner import LearnerState
-from engine.learner.update import MOST_FREEZES, MOST_U2, earns_freeze, missed_days
+from engine.learner.days import MOST_FREEZES, MOST_U2, earns_freeze, missed_days
 
 
 class StreakStand(NamedTuple):

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from engine.learner.state import DAYS, LearnerState
+from engine.learner.days import DAYS
+from engine.learner.state import LearnerState
 
 BEFORE_DAYS: Final = 7
 """As long as the windows of the built-in metrics: what foretells a week best is the week before."""

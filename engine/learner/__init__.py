@@ -10,12 +10,12 @@ from engine.learner.answers import (
     preview,
     replay,
 )
+from engine.learner.days import MILESTONES
 from engine.learner.memory import DEFAULT_WEIGHTS, TARGET_RETENTION, grade_answer
 from engine.learner.model import IncompatibleModel, LearnerModel
 from engine.learner.score import QuestionConcepts
 from engine.learner.state import LearnerState
 from engine.learner.terms import Term, explain_prediction
-from engine.learner.update import MILESTONES
 
 __all__ = [
     "DEFAULT_WEIGHTS",

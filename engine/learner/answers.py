@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.jit import kernel
+from engine.learner.days import MILESTONES
 from engine.learner.memory import TARGET_RETENTION
 from engine.learner.model import LearnerModel
 from engine.learner.score import (
@@ -22,7 +23,6 @@ from engine.learner.score import (
 )
 from engine.learner.state import LearnerState, Records
 from engine.learner.update import (
-    MILESTONES,
     apply_answer,
     find_row,
     grow,

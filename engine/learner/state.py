@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.learner.days import DAYS, missed_days
 from engine.types import NO_ROW
 
 Records = npt.NDArray[Any]
@@ -19,8 +20,8 @@ FILTERS = 2
 GLOBAL_WINDOWS = 4
 CONCEPT_WINDOWS = 3
 TIME_SCALES = 4
-DAYS = 42
-"""Local days the header remembers; a ring indexed by day number modulo this."""
+GLOBAL_VARIANCE: Final = (0.6, 1.0)
+"""Of the two ability filters before the first answer, in squared log odds."""
 RING = 40
 """Questions the state remembers by name: the least recently met one makes room."""
 LAST_CONCEPTS = 4
@@ -121,8 +122,6 @@ RECENT = np.dtype(
 
 def blank_header() -> Records:
     """Return the header (shape (1,)) of a learner who has answered nothing."""
-    from engine.learner.update import GLOBAL_VARIANCE
-
     header = np.zeros(1, HEADER)
     header["variance"] = GLOBAL_VARIANCE
     header["pattern"] = 1
@@ -178,10 +177,8 @@ class LearnerState:
 
         The streak lives while the days missed since the last practice day can be covered by freezes; today itself is
         not missed yet. `now` (epoch seconds) keeps a date that a traveller skipped from counting as missed, see
-        `update.missed_days`; without it the calendar alone counts.
+        `days.missed_days`; without it the calendar alone counts.
         """
-        from engine.learner.update import missed_days
-
         header = self.header[0]
         streak, freezes = int(header["day_streak"]), int(header["freezes"])
         elapsed = min(now, MOST_SECONDS) - float(header["last_at"])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.learner import AnswersOutOfOrder, LearnerModel, LearnerState, absorb, replay
+from engine.learner.days import MOST_FREEZES
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.rows import part_of as part
-from engine.learner.update import MOST_FREEZES
 from tests.engine.learner.world import START, answers, batch, random_model
 from tests.naive_learner import Answer, Learner, pattern
 

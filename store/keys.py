@@ -46,14 +46,14 @@ def checked_learner(partition: Partition) -> bytes:
     return partition.learner_id.encode() + b"\x00"
 
 
-def partition_prefix(number: int, learner: bytes) -> bytes:
-    """What every key of a partition begins with; `learner` as `checked_learner` gives it."""
-    return DATA_PREFIX + number.to_bytes(TENANT_BYTES, "big") + learner
+def tenant_prefix(packed: bytes) -> bytes:
+    """What every key of a tenant begins with, which `checked_learner` follows; `packed` as in its entry."""
+    return DATA_PREFIX + packed
 
 
 def table_range(prefix: bytes, table: Table, start: bytes, stop: bytes | None) -> tuple[bytes, bytes]:
     """First key, and the key before which to stop, of a range inside a partition's table."""
-    head = prefix + table.value
+    head = prefix + table
     end = head + stop if stop is not None else after(head)
     return head + start, end
 

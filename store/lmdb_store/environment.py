@@ -96,7 +96,9 @@ class LmdbEnvironment:
             reading.depth += 1
             return reading
         for patience in (2, 1, 0):
-            self._enter(reading)
+            reading.depth = 1
+            if self._gate_closed or self._closed:
+                self._enter(reading)
             try:
                 reading.txn = self._env.begin()
                 return reading
@@ -204,8 +206,7 @@ class LmdbEnvironment:
         return env
 
     def _enter(self, reading: Reading) -> None:
-        """Count the thread's read in, or wait while the map is being replaced."""
-        reading.depth = 1
+        """Wait while the map is being replaced. The read has counted itself in, which is what replacing waits for."""
         while self._gate_closed:
             reading.depth = 0
             self._gate_opened.wait()

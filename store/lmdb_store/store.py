@@ -43,17 +43,18 @@ PROBE_SECONDS = 5.0
 class _View:
     """Reads of one partition within an LMDB transaction; finds nothing if the prefix is None (new tenant)."""
 
-    __slots__ = ("_prefix", "_txn")
+    __slots__ = ("_get", "_prefix", "_txn")
 
     def __init__(self, txn: Txn, prefix: bytes | None) -> None:
         self._txn = txn
+        self._get = txn.get
         self._prefix = prefix
 
     def get(self, table: Table, key: bytes = b"") -> bytes | None:
         if self._prefix is None:
             return None
         try:
-            return self._txn.get(self._prefix + table.value + key)
+            return self._get(self._prefix + table + key)
         except lmdb.BadValsizeError:
             return None
 
@@ -76,20 +77,23 @@ class _Read:
         self._partition = partition
 
     def __enter__(self) -> _View:
-        learner = keys.checked_learner(self._partition)
-        self._reading = self._store.environment.begin_read()
-        try:
-            number = self._store.tenant_number(self._reading.txn, self._partition.tenant)
-        except lmdb.Error as error:
-            self._reading.end()
-            raise translated(error) from error
-        return _View(self._reading.txn, None if number is None else keys.partition_prefix(number, learner))
+        store, partition = self._store, self._partition
+        learner = keys.checked_learner(partition)
+        self._reading = reading = store.environment.begin_read()
+        prefix = store.prefixes.get(partition.tenant)
+        if prefix is None:
+            try:
+                prefix = store.tenant_prefix(reading.txn, partition.tenant)
+            except lmdb.Error as error:
+                reading.end()
+                raise translated(error) from error
+        return _View(reading.txn, None if prefix is None else prefix + learner)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reading.end()
-        if isinstance(error, lmdb.Error):
+        if error is not None and isinstance(error, lmdb.Error):
             raise translated(error) from error
 
 
@@ -111,7 +115,8 @@ class LmdbStore:
         all. Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.
         """
         self._home = StoreHome(directory, DATA_FILES, durable=durable)
-        self._tenants: dict[str, int] = {}
+        self.prefixes: dict[str, bytes] = {}
+        """What every key of a tenant begins with, as far as this process has met it."""
         self._groups = 0
         self._operations = 0
         self._commit_seconds = 0.0
@@ -159,15 +164,14 @@ class LmdbStore:
         """Ids > `after` of learners that have an entry in `table`: two seeks a learner."""
         found: list[str] = []
         with self.environment.snapshot() as txn:
-            number = self.tenant_number(txn, tenant)
-            if number is None:
+            head = self.tenant_prefix(txn, tenant)
+            if head is None:
                 return found
-            head = keys.partition_prefix(number, b"")
             cursor = txn.cursor()
             position = head + after.encode() + b"\x01"
             while len(found) < limit and cursor.set_range(position) and cursor.key().startswith(head):
                 learner = keys.learner_in(cursor.key())
-                wanted = head + learner + b"\x00" + table.value
+                wanted = head + learner + b"\x00" + table
                 if cursor.set_range(wanted) and cursor.key().startswith(wanted):
                     found.append(learner.decode())
                 position = head + learner + b"\x01"
@@ -233,14 +237,14 @@ class LmdbStore:
             self._committer.close()
         self._home.close(self.environment.sync, self.environment.close)
 
-    def tenant_number(self, txn: Txn, tenant: str) -> int | None:
-        """What stands for the tenant in keys; None while it has stored nothing."""
-        number = self._tenants.get(tenant)
-        if number is None:
+    def tenant_prefix(self, txn: Txn, tenant: str) -> bytes | None:
+        """What every key of the tenant begins with; None while it has stored nothing."""
+        prefix = self.prefixes.get(tenant)
+        if prefix is None:
             packed = txn.get(keys.tenant_key(tenant))
             if packed is not None:
-                number = self._tenants[tenant] = keys.unpack_tenant(packed)
-        return number
+                prefix = self.prefixes[tenant] = keys.tenant_prefix(packed)
+        return prefix
 
     def disown(self) -> None:
         """After a fork, in the child: refuse everything."""
@@ -267,7 +271,7 @@ class LmdbStore:
     def _commit(self, jobs: list[Job]) -> None:
         """Set every job's outcome. If a group asks too much together, its jobs run singly: only culprits fail."""
         started = time.perf_counter()
-        created: dict[str, int] = {}
+        created: dict[str, bytes] = {}
 
         def run(txn: Txn) -> bool:
             created.clear()
@@ -289,7 +293,7 @@ class LmdbStore:
                 else:
                     self._commit([job])
             return
-        self._tenants |= created
+        self.prefixes |= created
         seconds = time.perf_counter() - started
         self._commit_seconds += seconds
         if self._watcher is not None:
@@ -299,7 +303,7 @@ class LmdbStore:
         if self._groups % READER_CHECK_GROUPS == 0:
             self.environment.drop_dead_readers()
 
-    def _run(self, txn: Txn, job: Job, created: dict[str, int], tallies: dict[str, Additions]) -> bool:
+    def _run(self, txn: Txn, job: Job, created: dict[str, bytes], tallies: dict[str, Additions]) -> bool:
         """Run one job and pass its writes on if it succeeds; whether it wrote. Raises lmdb's errors only.
 
         What it counts joins the group's `tallies`, so that a counter is written once a commit.
@@ -315,8 +319,8 @@ class LmdbStore:
             return False
         if overlay.writes:
             if prefix is None and job.partition is not None:
-                created[job.partition.tenant] = number = _create_tenant(txn, job.partition.tenant)
-                prefix = keys.partition_prefix(number, keys.checked_learner(job.partition))
+                created[job.partition.tenant] = head = _create_tenant(txn, job.partition.tenant)
+                prefix = head + keys.checked_learner(job.partition)
             _flush(txn, prefix or b"", overlay.writes)
         if overlay.additions and job.partition is not None:
             group = tallies.setdefault(job.partition.tenant, {})
@@ -324,21 +328,21 @@ class LmdbStore:
                 gather(group, counter, cells)
         return bool(overlay.writes or overlay.additions)
 
-    def _add(self, txn: Txn, tenant: str, additions: Additions, created: dict[str, int]) -> None:
-        number = created.get(tenant) or self.tenant_number(txn, tenant)
-        if number is None:
-            created[tenant] = number = _create_tenant(txn, tenant)
-        head = keys.partition_prefix(number, keys.checked_learner(Partition(tenant))) + Table.TALLY.value
+    def _add(self, txn: Txn, tenant: str, additions: Additions, created: dict[str, bytes]) -> None:
+        prefix = created.get(tenant) or self.tenant_prefix(txn, tenant)
+        if prefix is None:
+            created[tenant] = prefix = _create_tenant(txn, tenant)
+        head = prefix + keys.checked_learner(Partition(tenant)) + Table.TALLY
         for counter, cells in additions.items():
             txn.put(head + counter, added(txn.get(head + counter), cells))
 
     def _view(
-        self, txn: Txn, partition: Partition | None, created: dict[str, int]
+        self, txn: Txn, partition: Partition | None, created: dict[str, bytes]
     ) -> tuple[bytes | None, Overlay]:
         if partition is None:
             return keys.STORE_PREFIX, Overlay(_View(txn, keys.STORE_PREFIX), 0)
-        number = created.get(partition.tenant) or self.tenant_number(txn, partition.tenant)
-        prefix = None if number is None else keys.partition_prefix(number, keys.checked_learner(partition))
+        head = created.get(partition.tenant) or self.tenant_prefix(txn, partition.tenant)
+        prefix = None if head is None else head + keys.checked_learner(partition)
         return prefix, Overlay(_View(txn, prefix), partition.max_key_bytes)
 
 
@@ -360,8 +364,8 @@ def _scan(txn: Txn, low: bytes, high: bytes, skip: int, *, reverse: bool) -> Ite
 
 
 def _flush(txn: Txn, prefix: bytes, writes: Writes) -> None:
-    for table in sorted(writes, key=lambda table: table.value):
-        head = prefix + table.value
+    for table in sorted(writes):
+        head = prefix + table
         entries = writes[table]
         puts = [(head + key, value) for key, value in sorted(entries.items()) if value is not None]
         if len(puts) < len(entries):
@@ -372,14 +376,14 @@ def _flush(txn: Txn, prefix: bytes, writes: Writes) -> None:
             txn.cursor().putmulti(puts)
 
 
-def _create_tenant(txn: Txn, tenant: str) -> int:
-    """Give a tenant the next number; numbers are never reused."""
+def _create_tenant(txn: Txn, tenant: str) -> bytes:
+    """Give a tenant the next number, which is never reused; what its keys begin with."""
     last = txn.get(keys.LAST_TENANT_KEY)
     number = 1 if last is None else keys.unpack_tenant(last) + 1
     packed = keys.pack_tenant(number)
     txn.put(keys.LAST_TENANT_KEY, packed)
     txn.put(keys.tenant_key(tenant), packed)
-    return number
+    return keys.tenant_prefix(packed)
 
 
 def _probe(tx: Transaction) -> None:

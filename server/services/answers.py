@@ -1,5 +1,6 @@
 """From answers as sent to answers as recorded, with a result for each: the work of RecordAnswers and StreamAnswers."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -189,6 +190,7 @@ def _fill(batch: _Batch, group: Sequence[_Valid], recorded: RecordedAnswers, tim
     streak = streak_message(recorded.state, today, batch.call.now)
     logged = recorded.log.batch
     stuck = _Stuck(batch.bundle, recorded, batch.call.now)
+    due = _due(recorded, batch.bundle.learner_model)
     for i, valid in enumerate(group):
         outcome = Outcome(int(recorded.outcome[i]))
         result = batch.results[valid.place]
@@ -198,7 +200,7 @@ def _fill(batch: _Batch, group: Sequence[_Valid], recorded: RecordedAnswers, tim
         result.status = _STATUSES[outcome]
         result.answered_at.CopyFrom(convert.timestamp(float(logged.answered_at[i])))
         result.predicted_success = float(recorded.log.predicted[i])
-        result.mastery_changes.extend(_changes(batch.bundle, recorded, i))
+        result.mastery_changes.extend(_changes(batch.bundle, recorded, due, i))
         result.streak.CopyFrom(streak)
         result.milestones.extend(milestone_messages(int(recorded.log.milestone[i]), int(logged.local_day[i])))
         result.late = bool(recorded.log.late[i])
@@ -234,25 +236,40 @@ class _Stuck:
         return {gap.row: told for gap, told in zip(gaps, gap_messages(gaps, view, catalog), strict=True)}
 
 
-def _changes(bundle: Bundle, recorded: RecordedAnswers, i: int) -> list[pb.MasteryChange]:
-    log, state = recorded.log, recorded.state
-    known = state.concepts["row"]
-    decay = float(bundle.learner_model.memory_sets[bundle.learner_model.memory_set, 20])
+def _changes(
+    bundle: Bundle, recorded: RecordedAnswers, due: Sequence[float], i: int
+) -> list[pb.MasteryChange]:
+    """What answer `i` moved; `due` says of every pair when its concept falls due, NaN for never."""
+    log = recorded.log
     changes = []
     for pair in range(int(log.batch.offsets[i]), int(log.batch.offsets[i + 1])):
-        row = int(log.batch.concept[pair])
         change = pb.MasteryChange(
-            concept_id=bundle.concept_id(row),
+            concept_id=bundle.concept_id(int(log.batch.concept[pair])),
             mastery_before=float(log.mastery_before[pair]),
             mastery_after=float(log.batch.mastery[pair]),
             mastery_sd_after=float(log.batch.mastery_sd[pair]),
             weight=float(log.batch.weight[pair]),
             event=_EVENTS[int(log.crossed[pair])],
         )
-        at = int(np.searchsorted(known, row))
-        if at < len(known) and known[at] == row and state.concepts["stability"][at] > 0.0:
-            days = days_until(float(state.concepts["stability"][at]), TARGET_RETENTION, decay)
-            due = float(state.concepts["review_at"][at]) + days * SECONDS_A_DAY
-            change.next_review_time.CopyFrom(held_time(due))
+        if not math.isnan(due[pair]):
+            change.next_review_time.CopyFrom(held_time(due[pair]))
         changes.append(change)
     return changes
+
+
+def _due(recorded: RecordedAnswers, model: LearnerModel) -> list[float]:
+    """When the concept of each (concept, weight) pair falls due as the learner now stands; NaN for never."""
+    concepts, rows = recorded.state.concepts, recorded.log.batch.concept
+    # The rows of a structured array lie apart: searched as they are, they would be gathered at every look.
+    known = np.ascontiguousarray(concepts["row"])
+    at = np.searchsorted(known, rows)
+    at[at == len(known)] = 0
+    if not len(known):
+        return [math.nan] * len(rows)
+    decay = float(model.memory_sets[model.memory_set, 20])
+    stability = concepts["stability"][at].astype(np.float64)
+    days = np.where(stability > 0.0, stability, math.nan) * days_until(1.0, TARGET_RETENTION, decay)
+    due = concepts["review_at"][at] + days * SECONDS_A_DAY
+    due[known[at] != rows] = math.nan
+    told: list[float] = due.tolist()
+    return told

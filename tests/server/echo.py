@@ -1,10 +1,11 @@
 """A small service with every kind of method, and an assembly of it for real worker processes."""
 
+import itertools
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from server.app import Assembly
 from server.config import Settings
 from server.errors import LearnerNotFound
 from server.rpc import Call, Requests
+from tests.waiting import eventually
 
 _STRING = ".google.protobuf.StringValue"
 _KINDS = {"Say": (False, False), "CountUp": (False, True), "Gather": (True, False), "Chat": (True, True)}
@@ -44,12 +46,16 @@ ECHO = descriptor_pool.Default().AddSerializedFile(_descriptor().SerializeToStri
 
 
 class Echo:
-    """Repeats what it is told. The words "missing", "broken", "sleep N", "die" and "pid" do what they say."""
+    """Repeats what it is told. The words "missing", "broken", "die" and "pid" do what they say.
+
+    "old N" takes itself to have begun N seconds ago. "hold DIRECTORY" leaves a file `call-…` there and waits for `go`.
+    """
 
     def __init__(self) -> None:
         # gRPC counts a call as open as long as somebody keeps it.
         self.calls: deque[Call] = deque(maxlen=16)
         self.stream_ended = threading.Event()
+        self._held = itertools.count()
 
     def say(self, request: StringValue, call: Call) -> StringValue:
         self.calls.append(call)
@@ -60,8 +66,11 @@ class Echo:
             raise ZeroDivisionError("secret detail")
         if word == "die":
             os._exit(9)
-        if word == "sleep":
-            time.sleep(float(rest))
+        if word == "old":
+            call.started -= float(rest)
+        if word == "hold":
+            (Path(rest) / f"call-{next(self._held)}").touch()
+            eventually((Path(rest) / "go").exists)
         return StringValue(value=str(os.getpid()) if word == "pid" else request.value)
 
     def count_up(self, request: StringValue, call: Call) -> Iterator[StringValue]:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +19,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 from server.config import ConfigurationError
 from server.workers import EXIT_CONFIGURATION, reserve_port
 from tests.server.echo import EchoClient
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 30.0
 
 RETRIES = json.dumps(
     {
@@ -61,7 +60,7 @@ class Served:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
@@ -78,10 +77,7 @@ class Served:
 
     def wait(self, holds: Callable[[], object]) -> None:
         """Wait until `holds`, and say what was logged when it never does."""
-        end = time.monotonic() + WAIT_SECONDS
-        while not holds():
-            assert time.monotonic() < end, "".join(self.text)
-            time.sleep(0.01)
+        eventually(holds, told=lambda: "".join(self.text))
 
     @property
     def address(self) -> str:
@@ -91,9 +87,12 @@ class Served:
 
     def finish(self) -> int:
         """The exit code, after the last log line was read."""
-        code = self.process.wait(WAIT_SECONDS)
-        self._reader.join(WAIT_SECONDS)
-        return code
+        try:
+            return self.process.wait(PATIENCE_SECONDS)
+        finally:
+            # A worker without its supervisor ends by itself.
+            self.process.kill()
+            self._reader.join(PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -115,9 +114,17 @@ class Load:
         self.pids: Counter[int] = Counter()
         self.failures: list[str] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(address,)) for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._call, args=(address,), daemon=True) for _ in range(threads)
+        ]
+
+    def __enter__(self) -> "Load":
         for thread in self._threads:
             thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def _call(self, address: str) -> None:
         options = [
@@ -131,7 +138,7 @@ class Load:
             say = EchoClient(channel).say
             while not self._stop.is_set():
                 try:
-                    self.pids[int(say(StringValue(value="pid"), timeout=20.0).value)] += 1
+                    self.pids[int(say(StringValue(value="pid"), timeout=PATIENCE_SECONDS).value)] += 1
                 except grpc.RpcError as error:
                     self.failures.append(str(error))
 
@@ -139,12 +146,11 @@ class Load:
         """End the load and wait for its last calls."""
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(PATIENCE_SECONDS)
 
 
 def test_a_killed_worker_is_replaced_and_the_port_keeps_answering() -> None:
-    with served("--workers=2") as server:
-        load = Load(server.address)
+    with served("--workers=2") as server, Load(server.address) as load:
         first = {int(str(line["pid"])) for line in server.events("worker serves")}
         victim = min(first)
         server.wait(lambda: sum(load.pids.values()) > 50)
@@ -159,8 +165,7 @@ def test_a_killed_worker_is_replaced_and_the_port_keeps_answering() -> None:
 
 
 def test_sighup_replaces_every_worker_under_load_and_no_call_fails() -> None:
-    with served("--workers=2") as server:
-        load = Load(server.address)
+    with served("--workers=2") as server, Load(server.address) as load:
         first = {line["pid"] for line in server.events("worker serves")}
         server.wait(lambda: sum(load.pids.values()) > 50)
         server.process.send_signal(signal.SIGHUP)
@@ -177,14 +182,16 @@ def test_sighup_replaces_every_worker_under_load_and_no_call_fails() -> None:
         assert serves[2] < drains[0] < serves[3] < drains[1], "one at a time, the new one before the old"
 
 
-def test_sigterm_finishes_the_calls_in_flight() -> None:
+def test_sigterm_finishes_the_calls_in_flight(tmp_path: Path) -> None:
     with served() as server, grpc.insecure_channel(server.address) as channel:
         client = EchoClient(channel)
         assert client.say(StringValue(value="ready")).value == "ready"
-        slow = [client.say.future(StringValue(value="sleep 0.5")) for _ in range(4)]
-        time.sleep(0.2)
+        slow = [client.say.future(StringValue(value=f"hold {tmp_path}")) for _ in range(4)]
+        server.wait(lambda: len(list(tmp_path.glob("call-*"))) == 4)
         server.process.send_signal(signal.SIGTERM)
-        assert [call.result().value for call in slow] == ["sleep 0.5"] * 4
+        server.wait(lambda: server.events("draining"))
+        (tmp_path / "go").touch()
+        assert [call.result().value for call in slow] == [f"hold {tmp_path}"] * 4
         assert server.finish() == 0
         (stopped,) = server.events("stopped")
         assert (stopped["calls"], stopped["unfinished"]) == (5, 0)
@@ -236,8 +243,7 @@ def test_a_wrong_setting_is_refused_before_anything_starts() -> None:
 def test_a_failed_replacement_leaves_the_old_worker_serving(tmp_path: Path) -> None:
     file = tmp_path / "genie.toml"
     file.write_text("threads = 2\n")
-    with served(f"--config={file}") as server:
-        load = Load(server.address, threads=1)
+    with served(f"--config={file}") as server, Load(server.address, threads=1) as load:
         server.wait(lambda: load.pids)
         file.write_text("threads = 0\n")
         server.process.send_signal(signal.SIGHUP)

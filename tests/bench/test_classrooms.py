@@ -32,7 +32,7 @@ CONCEPT = [question.concept_ids[0] for question in WORLD.questions]
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Core]:
-    with core(log_level="error", recommend_budget_ms=30_000.0) as running:
+    with core(log_level="error") as running:
         yield running
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ from tests.deploy.test_monitoring import PROMETHEUS, alerts
 from tests.server import data_world
 from tests.server.data_world import write_world
 from tests.server.experiments.processes import ServiceProcess, service_process
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 DAY = 86_400.0
 DAYS_BACK = (2.0, 1.0, 0.0)
 """A streak that was carried on."""
 KINDS = (pb.FEEDBACK_KIND_SHOWN, pb.FEEDBACK_KIND_CLICKED)
-WAIT_SECONDS = 60.0
 
 pytestmark = [
     pytest.mark.processes,
@@ -87,7 +87,7 @@ class Traffic:
         self._target = target
         self._stop = threading.Event()
         self._numbers = itertools.count()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.failure: BaseException | None = None
 
     def __enter__(self) -> "Traffic":
@@ -96,7 +96,7 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -158,7 +158,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         url = f"http://{self._address}/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as reply:
             return json.loads(reply.read())
 
     def values(self, expression: str) -> list[float]:
@@ -196,11 +196,11 @@ def prometheus(
         )
         try:
             found = Prometheus(address)
-            within(WAIT_SECONDS, lambda: reachable(found))
+            eventually(lambda: reachable(found))
             yield found
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(PATIENCE_SECONDS)
 
 
 def reachable(prometheus: Prometheus) -> bool:
@@ -208,16 +208,6 @@ def reachable(prometheus: Prometheus) -> bool:
         return bool(prometheus.get("api/v1/targets")["data"]["activeTargets"])
     except OSError:
         return False
-
-
-def within(seconds: float, holds: Callable[[], object]) -> bool:
-    """Whether something comes to hold in time."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if holds():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def asked(expression: str) -> str:
@@ -243,13 +233,12 @@ def test_every_panel_shows_something(
         return not empty
 
     with Traffic(running.target) as traffic:
-        assert within(WAIT_SECONDS, lambda: prometheus.values("genie_model_trained_time_seconds"))
+        eventually(lambda: prometheus.values("genie_model_trained_time_seconds"))
         spoil_model(data)
-        within(WAIT_SECONDS, ask)
+        eventually(ask, told=lambda: str(traffic.failure or empty))
         for name in ("GenieModelFailed", "GenieSheddingCalls"):
-            assert within(WAIT_SECONDS, partial(is_seen, prometheus, name)), name
+            eventually(partial(is_seen, prometheus, name), told=partial(str, name))
     assert traffic.failure is None
-    assert not empty
 
 
 def is_seen(prometheus: Prometheus, alert: str) -> bool:
@@ -258,11 +247,11 @@ def is_seen(prometheus: Prometheus, alert: str) -> bool:
 
 
 def test_every_alert_is_worked_out(prometheus: Prometheus) -> None:
-    assert within(WAIT_SECONDS, lambda: prometheus.rules().keys() == alerts().keys())
+    eventually(lambda: prometheus.rules().keys() == alerts().keys())
 
     def all_healthy() -> bool:
         return {rule["health"] for rule in prometheus.rules().values()} == {"ok"}
 
-    assert within(WAIT_SECONDS, all_healthy), prometheus.rules()
+    eventually(all_healthy, told=lambda: str(prometheus.rules()))
     for name in ("GenieUnreachable", "GenieNotServing", "GenieCommitsFailing", "GenieStoreNearlyFull"):
         assert prometheus.rules()[name]["state"] == "inactive", name

@@ -1,33 +1,26 @@
 """Counting calls, the moment of the drain, and reports that do not flood."""
 
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
+from server import admission
 from server.admission import CallPool, Drain, Pace, RefusalPool, Throttle
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds; fails when it does not within 10 s."""
-    limit = time.monotonic() + 10.0
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.002)
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 def test_a_pool_counts_what_it_was_handed_until_it_is_finished(caplog: pytest.LogCaptureFixture) -> None:
     hold = threading.Event()
     pool = CallPool(threads=1, limit=2, name="test")
     for _ in range(2):
-        pool.submit(hold.wait, 10.0)
+        pool.submit(hold.wait, PATIENCE_SECONDS)
     assert pool.full
     hold.set()
-    until(lambda: pool.unfinished == 0)
+    eventually(lambda: pool.unfinished == 0)
     pool.submit(int, "x")
-    until(lambda: pool.unfinished == 0)
+    eventually(lambda: pool.unfinished == 0)
     assert "outside its handler" in caplog.text, "and the thread lives on"
     done: list[int] = []
     pool.submit(done.append, 1)
@@ -41,30 +34,45 @@ def test_a_pool_runs_as_many_at_once_as_it_has_threads_in_the_order_of_arrival()
     both = threading.Barrier(2)
     order: list[int] = []
     for _ in range(2):
-        pool.submit(both.wait, 10.0)
-    until(lambda: pool.unfinished == 0)
+        pool.submit(both.wait, PATIENCE_SECONDS)
+    eventually(lambda: pool.unfinished == 0)
     hold = threading.Event()
-    pool.submit(hold.wait, 10.0)
+    pool.submit(hold.wait, PATIENCE_SECONDS)
     for number in range(20):
         pool.submit(order.append, number)
-    until(lambda: len(order) == 20)
+    eventually(lambda: len(order) == 20)
     hold.set()
     pool.shutdown()
     assert order == list(range(20))
 
 
-def test_calls_that_would_wait_too_long_are_refused_and_no_longer_once_the_queue_is_short() -> None:
+def test_calls_that_would_wait_too_long_are_refused_and_no_longer_once_the_queue_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, turn = [0.0], threading.Semaphore(0)
+    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: now[0]))
     pool = CallPool(threads=1, limit=1_000, name="test", queue_seconds=0.05)
+
+    def ends_after_20_ms() -> None:
+        left = pool.unfinished
+        now[0] += 0.02
+        turn.release()
+        eventually(lambda: pool.unfinished < left)
+
     for _ in range(5):
-        pool.submit(time.sleep, 0.02)
+        pool.submit(turn.acquire)
     refuses = partial(getattr, pool, "full")
     assert not refuses(), "how fast calls end is not known yet"
-    until(lambda: pool.unfinished == 2)
+    for _ in range(3):
+        ends_after_20_ms()
+    assert not refuses(), "two calls of 20 ms take no longer than 50 ms"
     for _ in range(9):
-        pool.submit(time.sleep, 0.02)
-    assert refuses(), "ten calls of 20 ms would take longer than 50 ms"
-    until(lambda: pool.unfinished <= 1)
+        pool.submit(turn.acquire)
+    assert refuses(), "eleven would"
+    for _ in range(10):
+        ends_after_20_ms()
     assert not refuses()
+    turn.release()
     pool.shutdown()
 
 
@@ -98,16 +106,16 @@ def test_refusals_are_at_once_up_to_a_rate_and_then_delayed() -> None:
         pool.submit(refused.append, number)
     assert refused == [0, 1, 2]
     assert pool.waiting <= 2
-    until(lambda: pool.waiting == 1)
+    eventually(lambda: pool.waiting == 1)
     pool.submit(refused.append, 5)
     assert (pool.waiting, pool.wait_seconds) == (2, 1.0)
     pool.submit(refused.append, 6)
     assert refused == [0, 1, 2, 6], "with so many waiting, memory is dearer than time"
     now[0] = 0.5
-    until(lambda: 3 in refused)
+    eventually(lambda: 3 in refused)
     assert 4 not in refused
     drain.begin()
-    until(lambda: len(refused) == 7)
+    eventually(lambda: len(refused) == 7)
     pool.submit(refused.append, 7)
     assert refused[-1] == 7, "a worker that stops has no storm to fear"
 

@@ -33,6 +33,7 @@ from store.api import Partition
 from store.stores import Stores, memory_stores
 from store.tallies import Tally, tally
 from tests.server.core import Core, core
+from tests.waiting import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -167,7 +168,9 @@ def test_the_endpoint_answers_over_http() -> None:
     endpoint = Endpoint(of(Meter()), "127.0.0.1", 0)
     endpoint.start()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=30) as reply:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{endpoint.port}/metrics", timeout=PATIENCE_SECONDS
+        ) as reply:
             assert reply.headers["Content-Type"].startswith("text/plain")
             assert "genie_workers" in reply.read().decode()
     finally:
@@ -180,7 +183,7 @@ def test_one_endpoint_speaks_for_all_workers_and_outlives_a_kill(tmp_path: Path)
     server = LiveServer(tmp_path, workers=2, settings={"GENIE_METRICS_ADDRESS": f"127.0.0.1:{port}"})
 
     def scrape() -> Samples:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_SECONDS) as reply:
             return scraped(reply.read().decode())
 
     key = ("genie_calls_total", (("code", "OK"), ("method", "genie.v1.LearnerService/CreateLearner")))
@@ -190,7 +193,7 @@ def test_one_endpoint_speaks_for_all_workers_and_outlives_a_kill(tmp_path: Path)
             for number in range(5):
                 request = learner_pb.CreateLearnerRequest()
                 request.learner.learner_id = f"l-{number}"
-                stub.CreateLearner(request, timeout=30, wait_for_ready=True)
+                stub.CreateLearner(request, timeout=PATIENCE_SECONDS, wait_for_ready=True)
         before = scrape()
         assert before["genie_workers", ()] == 2
         assert before[key] == 5

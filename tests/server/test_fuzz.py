@@ -9,6 +9,7 @@ import pytest
 
 from bench import fuzz
 from tests.server.core import Core, core
+from tests.waiting import PATIENCE_SECONDS
 
 TIMES = {"slow_loris": 1}
 
@@ -79,7 +80,7 @@ def test_streams_left_open_give_their_threads_back(served: Core) -> None:
     limit = served.genie._streams.limit
     for _ in range(limit):
         fuzz.vanishing_streams(rng, address(served))
-    results = served.practice.StreamAnswers(iter(()), timeout=20)
+    results = served.practice.StreamAnswers(iter(()), timeout=PATIENCE_SECONDS)
     assert list(results) == []
 
 

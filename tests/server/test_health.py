@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.server.serving import Running, failure, serving
+from tests.waiting import PATIENCE_SECONDS
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -63,12 +65,12 @@ def test_a_store_that_cannot_be_written_shows_and_so_does_its_recovery() -> None
     disk = Disk()
     with serving(probe=disk.probe) as running:
         statuses = watching(running, "genie.tests.Echo")
-        assert statuses.get(timeout=5) == SERVING
+        assert statuses.get(timeout=PATIENCE_SECONDS) == SERVING
         disk.broken = True
-        assert statuses.get(timeout=5) == NOT_SERVING
+        assert statuses.get(timeout=PATIENCE_SECONDS) == NOT_SERVING
         assert stub(running).Check(request()).status == NOT_SERVING
         disk.broken = False
-        assert statuses.get(timeout=5) == SERVING
+        assert statuses.get(timeout=PATIENCE_SECONDS) == SERVING
 
 
 def test_a_server_may_start_with_a_broken_store() -> None:
@@ -81,20 +83,20 @@ def test_a_server_may_start_with_a_broken_store() -> None:
 def test_an_unknown_service_can_be_watched() -> None:
     with serving() as running:
         statuses = watching(running, "genie.tests.Nothing")
-        assert statuses.get(timeout=5) == UNKNOWN
+        assert statuses.get(timeout=PATIENCE_SECONDS) == UNKNOWN
 
 
 def test_a_drain_tells_watchers_and_does_not_wait_for_them() -> None:
     with serving(drain_seconds=30.0, drain_notice_seconds=0.2) as running:
         statuses = [watching(running) for _ in range(3)]
-        assert [found.get(timeout=5) for found in statuses] == [SERVING] * 3
+        assert [found.get(timeout=PATIENCE_SECONDS) for found in statuses] == [SERVING] * 3
         drained = threading.Thread(target=running.genie.drain, kwargs={"notice": True})
         drained.start()
-        assert [found.get(timeout=5) for found in statuses] == [NOT_SERVING] * 3
+        assert [found.get(timeout=PATIENCE_SECONDS) for found in statuses] == [NOT_SERVING] * 3
         assert stub(running).Check(request()).status == NOT_SERVING
-        drained.join(timeout=10)
+        drained.join(timeout=PATIENCE_SECONDS)
         assert not drained.is_alive()
-        assert [found.get(timeout=5) for found in statuses] == ["end"] * 3
+        assert [found.get(timeout=PATIENCE_SECONDS) for found in statuses] == ["end"] * 3
 
 
 def test_a_watcher_that_goes_is_forgotten() -> None:
@@ -108,11 +110,12 @@ def test_a_watcher_that_goes_is_forgotten() -> None:
         assert stub(running).Check(request()).status == SERVING
 
 
-def test_a_busy_worker_still_says_that_it_lives() -> None:
+def test_a_busy_worker_still_says_that_it_lives(tmp_path: Path) -> None:
     with serving(threads=1, max_concurrent_calls=1) as running:
-        busy = running.client.say.future(StringValue(value="sleep 0.5"))
+        busy = running.client.say.future(StringValue(value=f"hold {tmp_path}"))
         assert stub(running).Check(request()).status == SERVING
         assert not busy.done(), "answered without waiting"
+        (tmp_path / "go").touch()
         busy.result()
 
 

@@ -5,12 +5,12 @@ import json
 import logging
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from server.logs import CALL_FACTS, JsonFormatter, TextFormatter, configure, log, log_call
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +134,7 @@ def test_lines_of_calls_come_before_the_lines_after_them_and_none_is_lost() -> N
 def test_lines_of_calls_are_written_without_another_line() -> None:
     stream, _ = lines("json")
     log_call(**CALL, seconds=0.0)
-    until = time.monotonic() + 10.0
-    while not stream.getvalue() and time.monotonic() < until:
-        time.sleep(0.01)
+    eventually(stream.getvalue)
     assert json.loads(stream.getvalue())["event"] == "call"
 
 

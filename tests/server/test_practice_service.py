@@ -16,6 +16,7 @@ from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import progress_pb2, resources_pb2
 from tests.server.core import LEARNER, Core, at, core, fields_of, info_of, lasting
 from tests.server.serving import detail, failure, reason
+from tests.waiting import PATIENCE_SECONDS
 
 DAY = 86_400.0
 RECORDED, DUPLICATE, REJECTED = (
@@ -288,7 +289,9 @@ class Stream:
 
     def __init__(self, world: Core) -> None:
         self._sent: queue.Queue[pb.Answer | None] = queue.Queue()
-        self.call = world.practice.StreamAnswers(self._requests(), metadata=world.metadata, timeout=30)
+        self.call = world.practice.StreamAnswers(
+            self._requests(), metadata=world.metadata, timeout=PATIENCE_SECONDS
+        )
 
     def _requests(self) -> Iterator[pb.StreamAnswersRequest]:
         while (answer := self._sent.get()) is not None:
@@ -338,7 +341,9 @@ def test_after_a_broken_stream_everything_can_be_sent_again(world: Core) -> None
 
 def test_a_stream_with_a_message_that_is_none_ends_with_the_reason(world: Core) -> None:
     call: Any = world.channel.stream_stream("/genie.v1.PracticeService/StreamAnswers")
-    error = failure(lambda: list(call(iter([b"\xff\xff"]), metadata=world.metadata, timeout=30)))
+    error = failure(
+        lambda: list(call(iter([b"\xff\xff"]), metadata=world.metadata, timeout=PATIENCE_SECONDS))
+    )
     assert reason(error) == "MALFORMED_REQUEST"
 
 

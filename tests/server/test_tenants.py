@@ -17,6 +17,7 @@ from server.tenants import Tenants
 from store import catalogs
 from store.api import Partition, Store, StoreUnavailable
 from store.memory_store import MemoryStore
+from tests.waiting import PATIENCE_SECONDS
 
 
 class Shelf:
@@ -108,7 +109,7 @@ def test_a_call_that_cannot_wait_is_served_from_the_catalogue_before(
     gate, build = threading.Event(), build_catalog
 
     def slow(*args: object, **more: object) -> object:
-        assert gate.wait(30)
+        assert gate.wait(PATIENCE_SECONDS)
         return build(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "build_catalog", slow)
@@ -118,7 +119,7 @@ def test_a_call_that_cannot_wait_is_served_from_the_catalogue_before(
     waiting[0].start()
     assert tenants.bundle("default") is before
     gate.set()
-    waiting[0].join(30)
+    waiting[0].join(PATIENCE_SECONDS)
     assert "q-2" in tenants.bundle("default").catalog.question_row
     tenants.close()
 
@@ -224,7 +225,7 @@ def test_threads_that_ask_first_together_build_once(store: Store, monkeypatch: p
     for thread in crew:
         thread.start()
     for thread in crew:
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
     assert len(found) == 6
     assert sum(built) == 1
     tenants.close()

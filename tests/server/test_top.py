@@ -16,7 +16,7 @@ from genie.v1 import system_metrics_pb2 as pb
 from server.cli import program, top
 from tests.server.core import Core
 from tests.server.core import core as serving_core
-from tests.server.experiments.world import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 NOW = 1_800_000_000
 
@@ -141,6 +141,6 @@ def test_it_waits_for_a_server_that_went_away(monkeypatch: pytest.MonkeyPatch) -
         eventually(lambda: len(seen) >= 2)
     eventually(lambda: True in seen)
     with serving_core(log_level="error", port=port):
-        running.join(30)
+        running.join(PATIENCE_SECONDS)
     assert not running.is_alive()
     assert seen[-1] is False

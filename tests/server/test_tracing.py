@@ -15,8 +15,8 @@ from server import tracing
 from server.config import ConfigurationError, Settings
 from server.logs import JsonFormatter
 from tests.server.core import Core, core
-from tests.server.experiments.world import eventually
 from tests.server.serving import failure, serving
+from tests.waiting import eventually
 
 pytest.importorskip("opentelemetry.sdk")
 

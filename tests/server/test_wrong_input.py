@@ -29,6 +29,7 @@ from server.validate import page_token
 from tests.server.core import LEARNER, TENANT_HEADER, Core, core
 from tests.server.experiments.world import Lab, lab
 from tests.server.hostile import Place, Sound, Wrong, is_map, places, setting, wrongs
+from tests.waiting import PATIENCE_SECONDS
 
 METHODS: list[MethodDescriptor] = [method for service in (*SERVICES, SERVICE) for method in service.methods]
 METHOD_NAMES = [method.name for method in METHODS]
@@ -203,7 +204,7 @@ def call(world: World, method: MethodDescriptor, *requests: bytes, **headers: st
     )
     argument: Any = iter(requests) if method.client_streaming else requests[0]
     try:
-        reply = stub(argument, metadata=metadata, timeout=30)
+        reply = stub(argument, metadata=metadata, timeout=PATIENCE_SECONDS)
         if method.name.startswith("Watch"):
             # It would never end by itself.
             replies = [next(reply)]

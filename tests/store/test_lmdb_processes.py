@@ -16,6 +16,7 @@ from store.learners import read_answers
 from store.lmdb_store import LmdbStore
 from store.replay import replay
 from tests.store.lmdb_world import ANN, child, get, line_of, out, put, tell
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_kill_9_loses_nothing_acknowledged_and_doubles_nothing(tmp_path: Path) -> None:
@@ -163,7 +164,10 @@ def test_a_forked_child_is_refused(tmp_path: Path) -> None:
     answer: multiprocessing.Queue[str] = context.Queue()
     process = context.Process(target=_in_child, args=(store, answer))
     process.start()
-    assert [answer.get(timeout=10.0), answer.get(timeout=10.0)] == ["refused", "refused"]
+    assert [answer.get(timeout=PATIENCE_SECONDS), answer.get(timeout=PATIENCE_SECONDS)] == [
+        "refused",
+        "refused",
+    ]
     process.join()
     put(store, b"parent goes on")
     assert get(store) == b"parent goes on"

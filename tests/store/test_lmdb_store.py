@@ -21,6 +21,7 @@ from store.api import (
 )
 from store.lmdb_store import LmdbStore, environment
 from tests.store.lmdb_world import ANN, fill, get, put
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_the_map_grows_while_threads_read(tmp_path: Path) -> None:
@@ -66,10 +67,10 @@ def test_one_operation_too_large_does_not_fail_its_group(tmp_path: Path) -> None
 
     def wait(tx: Transaction) -> None:
         started.set()
-        go.wait(10.0)
+        go.wait(PATIENCE_SECONDS)
 
     first = store.submit(ANN, wait)
-    assert started.wait(10.0)
+    assert started.wait(PATIENCE_SECONDS)
     futures: list[Future[None]] = []
     for i in range(9):
         size = 9_000_000 if i == 4 else 10
@@ -103,10 +104,10 @@ def test_cancelled_operations_do_not_run(tmp_path: Path) -> None:
 
     def wait(tx: Transaction) -> None:
         started.set()
-        go.wait(10.0)
+        go.wait(PATIENCE_SECONDS)
 
     store.submit(ANN, wait)
-    assert started.wait(10.0)
+    assert started.wait(PATIENCE_SECONDS)
     future = store.submit(ANN, lambda tx: tx.put(Table.STATE, b"", b"x"))
     assert future.cancel()
     go.set()
@@ -234,12 +235,12 @@ def test_a_read_left_open_stops_growth_with_an_error_and_not_for_ever(
     def hold() -> None:
         with store.read(ANN) as reader:
             opened.set()
-            done.wait(20.0)
+            done.wait(PATIENCE_SECONDS)
             assert reader.get(Table.STATE) == b"x"
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert opened.wait(10.0)
+    assert opened.wait(PATIENCE_SECONDS)
     futures = [store.submit(ANN, lambda tx: tx.put(Table.META, b"", b"x" * 3_000_000)) for _ in range(9)]
     assert {type(future.exception()) for future in futures} == {StoreUnavailable}
     put(store, b"x")
@@ -272,14 +273,14 @@ def test_closing_under_an_open_read_fails_the_read_and_nothing_else(tmp_path: Pa
         try:
             with store.read(ANN) as reader:
                 opened.set()
-                closed.wait(20.0)
+                closed.wait(PATIENCE_SECONDS)
                 seen.append(reader.get(Table.STATE))
         except StoreUnavailable as error:
             seen.append(error)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert opened.wait(10.0)
+    assert opened.wait(PATIENCE_SECONDS)
     store.close()
     closed.set()
     thread.join()

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
+"""A server that starts compiles its kernels if nobody did before."""
 
 
 @dataclass

@@ -15,7 +15,8 @@ from genie.v1 import experiment_service_pb2_grpc
 from genie.v1 import practice_service_pb2 as practice_pb
 from tests.server.core import Core
 from tests.server.experiments.processes import ServiceProcess, service_process
-from tests.server.experiments.world import creation, eventually
+from tests.server.experiments.world import creation
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +31,7 @@ def of_worker(running: ServiceProcess, event: str, worker: int) -> dict[str, Any
         found[:] = [line for line in running.events() if line["event"] == event and line["worker"] == worker]
         return bool(found)
 
-    eventually(there, 60.0)
+    eventually(there)
     return found[-1]
 
 
@@ -64,11 +65,11 @@ def test_the_service_dies_and_nothing_is_lost(tmp_path: Path) -> None:
 
             def minutes() -> tuple[int, float]:
                 request = pb.GetResultsRequest(experiment_id=made.experiment_id)
-                arms = stub.GetResults(request, wait_for_ready=True, timeout=30).results.arms
+                arms = stub.GetResults(request, wait_for_ready=True, timeout=PATIENCE_SECONDS).results.arms
                 total = sum(arm.means[0].mean * arm.means[0].learners_count for arm in arms)
                 return sum(arm.exposed_count for arm in arms), round(total, 6)
 
             wanted = (LEARNERS, LEARNERS * (LEARNERS + 1) / 2)
-            eventually(lambda: minutes() == wanted, 40.0)
+            eventually(lambda: minutes() == wanted)
             time.sleep(0.5)
             assert minutes() == wanted

@@ -19,7 +19,8 @@ from store.api import Partition
 from store.experiment_reports import list_reports
 from store.lmdb_store import LmdbStore
 from tests.server.core import Core
-from tests.server.experiments.world import Lab, eventually, lab, school
+from tests.server.experiments.world import Lab, lab, school
+from tests.waiting import eventually
 
 CONTROL, TREATMENT = "content_based_v1", "random_v1"
 

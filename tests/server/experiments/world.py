@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from store.api import Store
 from store.experiments import ExperimentRecord, find_experiment
 from store.memory_store import MemoryStore
 from store.stores import Stores, memory_stores
-from tests.server.core import Core
+from tests.server.core import Core, compiled
+from tests.waiting import PATIENCE_SECONDS
 
 NAME = "Collaborative or not"
 
@@ -75,7 +76,7 @@ class Lab:
         interval = Duration()
         interval.FromMilliseconds(round(seconds * 1e3))
         request = pb.WatchResultsRequest(experiment_id=experiment_id, min_interval=interval)
-        return self.stub.WatchResults(request, metadata=self.metadata, timeout=30)
+        return self.stub.WatchResults(request, metadata=self.metadata, timeout=PATIENCE_SECONDS)
 
     def record(self, experiment_id: str) -> ExperimentRecord:
         """What the store holds."""
@@ -153,6 +154,7 @@ def lab(*, store: Store | None = None, **settings: object) -> Iterator[Lab]:
 @contextlib.contextmanager
 def school(directory: Path, address: str, *, stores: Stores | None = None) -> Iterator[Core]:
     """A recommender that works with the experiment service at `address`, on a free port until the block ends."""
+    compiled()
     held = memory_stores() if stores is None else stores
     settings = Settings(
         port=0,
@@ -172,11 +174,3 @@ def school(directory: Path, address: str, *, stores: Stores | None = None) -> It
             yield Core(genie, port, held, channel)
     finally:
         assert genie.drain(notice=False), "calls were left unfinished"
-
-
-def eventually(met: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until something holds."""
-    limit = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < limit, "it never came to hold"
-        time.sleep(0.02)

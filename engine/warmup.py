@@ -6,6 +6,7 @@ from engine.catalog import build_catalog
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.explain import Level, explain
 from engine.learner import LearnerModel, LearnerState, absorb, concept_view, grade_answer, replay
+from engine.learner.crowd import Crowd, absorb_crowd
 from engine.neighbours import build_index
 from engine.peers import Peers
 from engine.policy import BUILT_IN
@@ -48,6 +49,9 @@ def warm_up() -> None:
     )
     done = absorb(LearnerState.empty(), batch, serving.learner)
     replay(done.batch, serving.learner.memory_sets)
+    nobody = LearnerState.empty()
+    crowd = Crowd(nobody.header, nobody.concepts, np.zeros(2, np.int64), nobody.recent)
+    absorb_crowd(crowd, batch, np.array([0, 2]), serving.learner)
     concept_view(done.state, catalog.concept_count, serving.learner, 3.0)
     for policy in BUILT_IN.values():
         slate = recommend(RecommendQuery(seed=1, limit=2), done.state, serving, policy, now=3.0)

@@ -1,0 +1,165 @@
+"""Answers of many learners taken in by one kernel call; each learner comes out as from `answers.absorb`, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.jit import kernel
+from engine.learner.answers import I1, AnswersOutOfOrder, Effects, _absorb, _facts
+from engine.learner.model import LearnerModel
+from engine.learner.score import Weights
+from engine.learner.state import RING, LearnerState, Records
+from engine.learner.update import find_row, grow, widen
+from engine.types import F4, F8, I8, U2, AnswerBatch
+
+
+class Crowd(NamedTuple):
+    """The states of n learners side by side."""
+
+    headers: Records
+    """(n,) dtype HEADER."""
+    concepts: Records
+    """(k,) dtype CONCEPT, learner after learner, each one's by row."""
+    starts: I8
+    """(n+1,) where each learner's concepts begin."""
+    recent: Records
+    """(n * RING,) dtype RECENT."""
+
+    def state(self, i: int) -> LearnerState:
+        """Return learner `i`'s own state, as views."""
+        return LearnerState(
+            self.headers[i : i + 1],
+            self.concepts[self.starts[i] : self.starts[i + 1]],
+            self.recent[i * RING : (i + 1) * RING],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdAbsorbed:
+    """What answers of many learners changed; arrays as those of `Absorbed`, learner after learner."""
+
+    crowd: Crowd
+    batch: AnswerBatch
+    predicted: F8
+    mastery_before: F4
+    crossed: I1
+    streak: U2
+    milestone: U2
+    place: I8
+    """(m,) which of the crowd's concepts each (concept, weight) pair is of."""
+
+
+@kernel
+def _absorb_crowd(
+    headers: Records,
+    concepts: Records,
+    starts: I8,
+    recent: Records,
+    batch: AnswerBatch,
+    bounds: I8,
+    memory_sets: F8,
+    w: Weights,
+    mastery: F4,
+    mastery_sd: F4,
+    effects: Effects,
+    grown: Records,
+    grown_starts: I8,
+    place: I8,
+) -> None:
+    """Take in answers bounds[i]..bounds[i+1] for learner i; `grown` has room for a new concept of every pair."""
+    used = 0
+    for learner in range(headers.shape[0]):
+        first, last = bounds[learner], bounds[learner + 1]
+        low, high = batch.offsets[first], batch.offsets[last]
+        own = grow(concepts[starts[learner] : starts[learner + 1]], batch.concept[low:high])
+        grown_starts[learner] = used
+        part = AnswerBatch(
+            batch.question[first:last],
+            batch.correct[first:last],
+            batch.answered_at[first:last],
+            batch.base_logit[first:last],
+            batch.grade[first:last],
+            batch.duration_ms[first:last],
+            batch.hints[first:last],
+            batch.local_day[first:last],
+            batch.memory_set[first:last],
+            batch.offsets[first : last + 1],
+            batch.concept,
+            batch.weight,
+            batch.mastery,
+            batch.mastery_sd,
+        )
+        done = Effects(
+            effects.predicted[first:last],
+            effects.mastery_before,
+            effects.crossed,
+            effects.streak[first:last],
+            effects.milestone[first:last],
+        )
+        _absorb(
+            headers[learner : learner + 1],
+            own,
+            recent[learner * RING : (learner + 1) * RING],
+            part,
+            memory_sets,
+            w,
+            True,
+            mastery,
+            mastery_sd,
+            done,
+        )
+        for i in range(own.shape[0]):
+            grown[used + i] = own[i]
+        for pair in range(low, high):
+            place[pair] = used + find_row(own, widen(batch.concept[pair]))
+        used += own.shape[0]
+    grown_starts[headers.shape[0]] = used
+
+
+def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerModel) -> CrowdAbsorbed:
+    """Take in answers bounds[i]..bounds[i+1] of `batch` for each learner i, in order of time; `crowd` stays as it was.
+
+    Raises:
+        AnswersOutOfOrder: a learner's first answer is older than the newest one in their state.
+    """
+    n, m = batch.size, len(batch.concept)
+    facts = _facts(batch)
+    given = np.diff(bounds) > 0
+    known = (crowd.headers["applied"] > 0) & given
+    firsts = facts.answered_at[bounds[:-1][known]]
+    if (firsts < crowd.headers["last_at"][known]).any():
+        raise AnswersOutOfOrder("a learner's answer is older than the newest one taken in")
+    headers, recent = crowd.headers.copy(), crowd.recent.copy()
+    grown = np.empty(len(crowd.concepts) + m, LearnerState.CONCEPT)
+    starts = np.empty(len(headers) + 1, np.int64)
+    place = np.empty(m, np.int64)
+    mastery, deviation = np.empty(m, np.float32), np.empty(m, np.float32)
+    effects = Effects(
+        np.empty(n),
+        np.empty(m, np.float32),
+        np.empty(m, np.int8),
+        np.empty(n, np.uint16),
+        np.empty(n, np.uint16),
+    )
+    _absorb_crowd(
+        headers,
+        crowd.concepts,
+        crowd.starts,
+        recent,
+        facts,
+        bounds,
+        model.memory_sets,
+        model.weights,
+        mastery,
+        deviation,
+        effects,
+        grown,
+        starts,
+        place,
+    )
+    after = Crowd(headers, grown[: int(starts[-1])], starts, recent)
+    filled = batch._replace(mastery=mastery, mastery_sd=deviation)
+    return CrowdAbsorbed(after, filled, *effects, place=place)

@@ -49,13 +49,13 @@ class Overlay:
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         """Insert or overwrite."""
-        self._check(key)
+        check_key(key, self._max_key_bytes)
         self.writes.setdefault(table, {})[key] = value
 
     def put_many(self, table: Table, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Insert or overwrite many entries."""
         if entries:
-            self._check(max((key for key, _ in entries), key=len))
+            check_key(max((key for key, _ in entries), key=len), self._max_key_bytes)
             self.writes.setdefault(table, {}).update(entries)
 
     def delete(self, table: Table, key: bytes = b"") -> bool:
@@ -67,17 +67,22 @@ class Overlay:
 
     def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
         """Add to cells of a counter of the tenant."""
-        if len(counter) > MAX_TENANT_KEY_BYTES or (
-            amounts and not 0 <= min(amounts) <= max(amounts) < MOST_CELLS
-        ):
-            raise ValueError(f"counter {counter!r} with cells {sorted(amounts)} is over the limits")
+        check_counter(counter, amounts)
         gather(self.additions, counter, amounts)
 
-    def _check(self, key: bytes) -> None:
-        if len(key) > self._max_key_bytes:
-            raise ValueError(
-                f"key of {len(key)} bytes is over this partition's limit of {self._max_key_bytes}"
-            )
+
+def check_key(key: bytes, longest: int) -> None:
+    """ValueError when a key is longer than its partition takes."""
+    if len(key) > longest:
+        raise ValueError(f"key of {len(key)} bytes is over this partition's limit of {longest}")
+
+
+def check_counter(counter: bytes, amounts: Mapping[int, int]) -> None:
+    """ValueError when a counter's name is too long, or a cell out of its bounds."""
+    if len(counter) > MAX_TENANT_KEY_BYTES or (
+        amounts and not 0 <= min(amounts) <= max(amounts) < MOST_CELLS
+    ):
+        raise ValueError(f"counter {counter!r} with cells {sorted(amounts)} is over the limits")
 
 
 def gather(additions: Additions, counter: bytes, amounts: Mapping[int, int]) -> None:

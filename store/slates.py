@@ -1,20 +1,22 @@
 """Shown recommendations: the last few of each learner, found by their id. Does not read the payload.
 
 They live in the store that is not synced. A slate's id begins with a digest of its learner's id, which the
-tenant's own partition turns back into the learner; that entry is written first, so that no slate is ever out
-of reach. Inside the learner's partition: SLATE by slot of a ring, SLATE_ID by the id, META holds how many
-there ever were.
+tenant's own partition turns back into the learner; that entry is written with the first slate, so that no slate is
+ever out of reach. Inside the learner's partition: SLATE by slot of a ring, and one SLATE_ID, which holds how many
+there ever were (u64 big-endian) and the rest of the id of each slot's slate.
 """
 
 import hashlib
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 from store import codec
-from store.api import Partition, Store, Table, Transaction
+from store.api import Partition, Reader, Store, Table, Transaction
+from store.overlay import erase_everything
 from store.records import SlateRecord
 from store.tallies import tally_slate, utc_day
 
@@ -23,7 +25,9 @@ RING = 50
 OWNER_BYTES = 12
 OWNER_CHARACTERS = 16
 ID_CHARACTERS = 32
+TOKEN_CHARACTERS = ID_CHARACTERS - OWNER_CHARACTERS
 TOKEN_BYTES = 12
+_COUNT_BYTES = 8
 
 
 def slate_id(learner_id: str, request_digest: bytes = b"") -> str:
@@ -39,20 +43,20 @@ def write_slate(store: Store, tenant: str, slate: SlateRecord) -> SlateRecord:
 
 def write_slates(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Future[SlateRecord]]":
     """Keep slates, in one commit where the store can; for each what `write_slate` returns, or why it is not kept."""
-    _write_owners(store, tenant, {slate.learner_id for slate in slates})
-    return store.submit_many(
-        [(Partition(tenant, slate.learner_id), partial(_keep, slate=slate)) for slate in slates]
-    )
+    owners = partial(_write_owners, learner_ids=[slate.learner_id for slate in slates])
+    operations: list[tuple[Partition, Callable[[Transaction], Any]]] = [(Partition(tenant), owners)]
+    operations += [(Partition(tenant, slate.learner_id), partial(_keep, slate=slate)) for slate in slates]
+    first, *kept = store.submit_many(operations)
+    first.result()
+    return kept
 
 
-def _write_owners(store: Store, tenant: str, learner_ids: Collection[str]) -> None:
-    """See to it that slates of these learners will be found by their ids."""
-    partition = Partition(tenant)
-    owners = [(_owner(learner_id), learner_id.encode()) for learner_id in learner_ids]
-    with store.read(partition) as reader:
-        new = [(owner, name) for owner, name in owners if reader.get(Table.SLATE_OWNER, owner) is None]
-    if new:
-        store.update(partition, lambda tx: tx.put_many(Table.SLATE_OWNER, new))
+def _write_owners(tx: Transaction, learner_ids: Collection[str]) -> None:
+    """See to it that slates of these learners are found by their ids."""
+    for learner_id in learner_ids:
+        owner = _owner(learner_id)
+        if tx.get(Table.SLATE_OWNER, owner) is None:
+            tx.put(Table.SLATE_OWNER, owner, learner_id.encode())
 
 
 def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
@@ -61,49 +65,89 @@ def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord
     if learner_id is None:
         return None
     with store.read(Partition(tenant, learner_id)) as reader:
-        slot = reader.get(Table.SLATE_ID, recommendation_id.encode())
-        value = None if slot is None else reader.get(Table.SLATE, slot)
+        slot = _Ring(reader).find(_token(recommendation_id))
+        value = None if slot < 0 else reader.get(Table.SLATE, _slot_key(slot))
     return None if value is None else codec.SLATE.decode(value)
 
 
 def list_slates(store: Store, partition: Partition, *, limit: int = RING) -> list[SlateRecord]:
     """The learner's slates, newest first."""
     with store.read(partition) as reader:
-        count = _count(reader.get(Table.META))
-        slots = (_slot(number) for number in range(count - 1, max(count - RING, 0) - 1, -1))
-        values = [value for slot in slots if (value := reader.get(Table.SLATE, slot)) is not None]
+        count = _Ring(reader).count
+        slots = (number % RING for number in range(count - 1, max(count - RING, 0) - 1, -1))
+        values = [value for slot in slots if (value := reader.get(Table.SLATE, _slot_key(slot))) is not None]
     return [codec.SLATE.decode(value) for value in values[:limit]]
 
 
 def erase_slates(store: Store, partition: Partition) -> int:
     """Remove everything this store holds of a learner; the number of entries."""
     owner = _owner(partition.learner_id)
-    removed = store.erase(partition)
-    gone = store.update(Partition(partition.tenant), lambda tx: tx.delete(Table.SLATE_OWNER, owner))
-    return removed + int(gone)
+    disown = (Partition(partition.tenant), lambda tx: int(tx.delete(Table.SLATE_OWNER, owner)))
+    return sum(removed.result() for removed in store.submit_many([(partition, erase_everything), disown]))
 
 
 def _keep(tx: Transaction, slate: SlateRecord) -> SlateRecord:
-    key = slate.recommendation_id.encode()
+    ring = _Ring(tx)
+    token = _token(slate.recommendation_id)
     # Of two calls with the same request, made at the same time, the first one's slate is the slate of both.
-    slot = tx.get(Table.SLATE_ID, key) if slate.request_digest else None
-    held = None if slot is None else tx.get(Table.SLATE, slot)
-    if slot is not None and held is not None:
+    slot = ring.find(token) if slate.request_digest else -1
+    held = None if slot < 0 else tx.get(Table.SLATE, _slot_key(slot))
+    if held is not None:
         known = codec.SLATE.decode(held)
         if known.expires_at > slate.created_at:
             return known
-        tx.put(Table.SLATE, slot, codec.SLATE.encode(slate))
-        return slate
-    tally_slate(tx, utc_day(slate.created_at), len(slate.question_ids))
-    count = _count(tx.get(Table.META))
-    slot = _slot(count)
-    replaced = tx.get(Table.SLATE, slot) if count >= RING else None
-    if replaced is not None:
-        tx.delete(Table.SLATE_ID, codec.SLATE.decode(replaced).recommendation_id.encode())
-    tx.put(Table.SLATE, slot, codec.SLATE.encode(slate))
-    tx.put(Table.SLATE_ID, key, slot)
-    tx.put(Table.META, b"", (count + 1).to_bytes(8, "big"))
+    else:
+        slot = ring.take(token)
+        ring.write(tx)
+        tally_slate(tx, utc_day(slate.created_at), len(slate.question_ids))
+    tx.put(Table.SLATE, _slot_key(slot), codec.SLATE.encode(slate))
     return slate
+
+
+class _Ring:
+    """Which slates of a learner there are, and which slot each has."""
+
+    __slots__ = ("_older", "_tokens", "count")
+
+    def __init__(self, reader: Reader) -> None:
+        value = reader.get(Table.SLATE_ID)
+        self._older = value is None and reader.get(Table.META) is not None
+        if self._older:
+            value = _ring_of_older(reader)
+        self.count = 0 if value is None else int.from_bytes(value[:_COUNT_BYTES], "big")
+        """Slates there ever were."""
+        self._tokens = b"" if value is None else value[_COUNT_BYTES:]
+
+    def find(self, token: bytes) -> int:
+        """The slot of a slate; −1 when there is none."""
+        at = self._tokens.find(token)
+        while at > 0 and at % TOKEN_CHARACTERS:
+            at = self._tokens.find(token, at + 1)
+        return at // TOKEN_CHARACTERS
+
+    def take(self, token: bytes) -> int:
+        """The slot for a new slate, that of the oldest."""
+        slot = self.count % RING
+        at = slot * TOKEN_CHARACTERS
+        self._tokens = self._tokens[:at] + token + self._tokens[at + TOKEN_CHARACTERS :]
+        self.count += 1
+        return slot
+
+    def write(self, tx: Transaction) -> None:
+        """Store what was taken."""
+        if self._older:
+            for key, _ in tx.scan(Table.SLATE_ID):
+                tx.delete(Table.SLATE_ID, key)
+            tx.delete(Table.META)
+        tx.put(Table.SLATE_ID, b"", self.count.to_bytes(_COUNT_BYTES, "big") + self._tokens)
+
+
+def _ring_of_older(reader: Reader) -> bytes:
+    """What SLATE_ID would hold, for a learner written by a Genie that kept each id apart, and the count in META."""
+    slots = dict(reader.scan(Table.SLATE))
+    ids = (codec.SLATE.decode(slots[key]).recommendation_id for key in sorted(slots))
+    count = reader.get(Table.META) or b""
+    return count.rjust(_COUNT_BYTES, b"\0") + b"".join(map(_token, ids))
 
 
 def _learner_of(store: Store, tenant: str, recommendation_id: str) -> str | None:
@@ -122,9 +166,10 @@ def _owner(learner_id: str) -> bytes:
     return hashlib.blake2b(learner_id.encode(), digest_size=OWNER_BYTES).digest()
 
 
-def _count(value: bytes | None) -> int:
-    return 0 if value is None else int.from_bytes(value, "big")
+def _token(recommendation_id: str) -> bytes:
+    """What tells a slate from its learner's others."""
+    return recommendation_id[OWNER_CHARACTERS:].encode()
 
 
-def _slot(number: int) -> bytes:
-    return (number % RING).to_bytes(2, "big")
+def _slot_key(slot: int) -> bytes:
+    return slot.to_bytes(2, "big")

@@ -8,7 +8,7 @@ than a hand-over.
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -31,40 +31,14 @@ from store.api import (
 from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
-from store.overlay import Additions, Overlay, Writes, added, erase_everything, gather
+from store.lmdb_store.group import Culprit, Group, View, scan
+from store.overlay import erase_everything
 
 T = TypeVar("T")
 
 READER_CHECK_GROUPS = 512
 """Groups between looks for readers left by killed processes."""
 PROBE_SECONDS = 5.0
-
-
-class _View:
-    """Reads of one partition within an LMDB transaction; finds nothing if the prefix is None (new tenant)."""
-
-    __slots__ = ("_get", "_prefix", "_txn")
-
-    def __init__(self, txn: Txn, prefix: bytes | None) -> None:
-        self._txn = txn
-        self._get = txn.get
-        self._prefix = prefix
-
-    def get(self, table: Table, key: bytes = b"") -> bytes | None:
-        if self._prefix is None:
-            return None
-        try:
-            return self._get(self._prefix + table + key)
-        except lmdb.BadValsizeError:
-            return None
-
-    def scan(
-        self, table: Table, *, start: bytes = b"", stop: bytes | None = None, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        if self._prefix is None:
-            return iter(())
-        low, high = keys.table_range(self._prefix, table, start, stop)
-        return _scan(self._txn, low, high, len(self._prefix) + 1, reverse=reverse)
 
 
 class _Read:
@@ -76,7 +50,7 @@ class _Read:
         self._store = store
         self._partition = partition
 
-    def __enter__(self) -> _View:
+    def __enter__(self) -> View:
         store, partition = self._store, self._partition
         learner = keys.checked_learner(partition)
         self._reading = reading = store.environment.begin_read()
@@ -87,7 +61,7 @@ class _Read:
             except lmdb.Error as error:
                 reading.end()
                 raise translated(error) from error
-        return _View(reading.txn, None if prefix is None else prefix + learner)
+        return View(reading.txn, None if prefix is None else prefix + learner)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -181,7 +155,7 @@ class LmdbStore:
         """Every tenant that has stored anything."""
         low, high = keys.TENANT_PREFIX, keys.after(keys.TENANT_PREFIX)
         with self.environment.snapshot() as txn:
-            return [key.decode() for key, _ in _scan(txn, low, high, len(low), reverse=False)]
+            return [key.decode() for key, _ in scan(txn, low, high, len(low), reverse=False)]
 
     def erase(self, partition: Partition) -> int:
         """Remove everything of a partition. Its bytes may stay in free pages of the file until reused."""
@@ -269,20 +243,33 @@ class LmdbStore:
         return [job.future for job in jobs]
 
     def _commit(self, jobs: list[Job]) -> None:
-        """Set every job's outcome. If a group asks too much together, its jobs run singly: only culprits fail."""
+        """Set every job's outcome. If a group asks too much together, its jobs run singly: only culprits fail.
+
+        Without durability a commit costs little and jobs write straight into the transaction. One that fails takes the
+        group's others with it, which then run singly too.
+        """
         started = time.perf_counter()
         created: dict[str, bytes] = {}
+        straight = self._committer is None
 
         def run(txn: Txn) -> bool:
-            created.clear()
-            tallies: dict[str, Additions] = {}
-            changed = [self._run(txn, job, created, tallies) for job in jobs]
-            for tenant, additions in tallies.items():
-                self._add(txn, tenant, additions, created)
-            return any(changed)
+            nonlocal created
+            group = Group(txn, self.tenant_prefix)
+            created = group.created
+            for job in jobs:
+                if straight:
+                    group.run_straight(job)
+                else:
+                    group.run(job)
+            return group.finish()
 
         try:
             self.environment.write(run)
+        except Culprit:
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._commit([job])
+            return
         except (lmdb.Error, StoreError, OSError) as error:
             failure = translated(error)
             if self._watcher is not None:
@@ -302,88 +289,6 @@ class LmdbStore:
         self._groups += 1
         if self._groups % READER_CHECK_GROUPS == 0:
             self.environment.drop_dead_readers()
-
-    def _run(self, txn: Txn, job: Job, created: dict[str, bytes], tallies: dict[str, Additions]) -> bool:
-        """Run one job and pass its writes on if it succeeds; whether it wrote. Raises lmdb's errors only.
-
-        What it counts joins the group's `tallies`, so that a counter is written once a commit.
-        """
-        job.error = None
-        prefix, overlay = self._view(txn, job.partition, created)
-        try:
-            job.result = job.operation(overlay)
-        except lmdb.Error:
-            raise
-        except BaseException as error:
-            job.error = error
-            return False
-        if overlay.writes:
-            if prefix is None and job.partition is not None:
-                created[job.partition.tenant] = head = _create_tenant(txn, job.partition.tenant)
-                prefix = head + keys.checked_learner(job.partition)
-            _flush(txn, prefix or b"", overlay.writes)
-        if overlay.additions and job.partition is not None:
-            group = tallies.setdefault(job.partition.tenant, {})
-            for counter, cells in overlay.additions.items():
-                gather(group, counter, cells)
-        return bool(overlay.writes or overlay.additions)
-
-    def _add(self, txn: Txn, tenant: str, additions: Additions, created: dict[str, bytes]) -> None:
-        prefix = created.get(tenant) or self.tenant_prefix(txn, tenant)
-        if prefix is None:
-            created[tenant] = prefix = _create_tenant(txn, tenant)
-        head = prefix + keys.checked_learner(Partition(tenant)) + Table.TALLY
-        for counter, cells in additions.items():
-            txn.put(head + counter, added(txn.get(head + counter), cells))
-
-    def _view(
-        self, txn: Txn, partition: Partition | None, created: dict[str, bytes]
-    ) -> tuple[bytes | None, Overlay]:
-        if partition is None:
-            return keys.STORE_PREFIX, Overlay(_View(txn, keys.STORE_PREFIX), 0)
-        head = created.get(partition.tenant) or self.tenant_prefix(txn, partition.tenant)
-        prefix = None if head is None else head + keys.checked_learner(partition)
-        return prefix, Overlay(_View(txn, prefix), partition.max_key_bytes)
-
-
-def _scan(txn: Txn, low: bytes, high: bytes, skip: int, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Entries with low <= key < high, each key without its first `skip` bytes."""
-    cursor = txn.cursor()
-    if reverse:
-        found = cursor.prev() if cursor.set_range(high) else cursor.last()
-        if found:
-            for key, value in cursor.iterprev():
-                if key < low:
-                    return
-                yield key[skip:], value
-    elif cursor.set_range(low):
-        for key, value in cursor.iternext():
-            if key >= high:
-                return
-            yield key[skip:], value
-
-
-def _flush(txn: Txn, prefix: bytes, writes: Writes) -> None:
-    for table in sorted(writes):
-        head = prefix + table
-        entries = writes[table]
-        puts = [(head + key, value) for key, value in sorted(entries.items()) if value is not None]
-        if len(puts) < len(entries):
-            for key, value in entries.items():
-                if value is None:
-                    txn.delete(head + key)
-        if puts:
-            txn.cursor().putmulti(puts)
-
-
-def _create_tenant(txn: Txn, tenant: str) -> bytes:
-    """Give a tenant the next number, which is never reused; what its keys begin with."""
-    last = txn.get(keys.LAST_TENANT_KEY)
-    number = 1 if last is None else keys.unpack_tenant(last) + 1
-    packed = keys.pack_tenant(number)
-    txn.put(keys.LAST_TENANT_KEY, packed)
-    txn.put(keys.tenant_key(tenant), packed)
-    return keys.tenant_prefix(packed)
 
 
 def _probe(tx: Transaction) -> None:

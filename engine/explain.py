@@ -1,7 +1,7 @@
 """Why a question was recommended, from the stored slate alone: nothing is computed anew. Speaks through messages."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -9,12 +9,10 @@ from typing import Any, Final
 from engine.learner import TARGET_RETENTION
 from engine.messages import ENGLISH
 from engine.policy import SOURCES, TERMS
-from engine.scoring import GAIN, GOAL, KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
+from engine.reasons import CHANCE, Facts, percent, plain_items, sentence, source_names, start_sentence, title
+from engine.scoring import KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
 from engine.slate import LEAST_LIFT, Slate
 from engine.survey import START
-
-CHANCE: Final = "chance"
-"""Name in `feature_importance` for what no term explains: the draw."""
 
 MAIN_REASONS = 3
 """Most sentences of `main_reasons`."""
@@ -30,14 +28,6 @@ ENOUGH_EVIDENCE = 5.0
 
 STALE_DAYS = 90.0
 """Age of the newest answer at which data quality has halved."""
-
-NEAR_TARGET = 10
-"""Per cent around the target within which a question counts as neither too easy nor too hard."""
-
-WELL_KNOWN = 85
-"""Mastery in per cent from which practice is said to keep a concept rather than to raise it."""
-
-Facts = dict[str, Any]
 
 
 class Level(IntEnum):
@@ -72,7 +62,7 @@ class Term:
     """weight · value; they sum to the score."""
     lift: float
     """Contribution less that of the average candidate."""
-    facts: Facts
+    facts: dict[str, Any]
     """What the value rests on, by name."""
 
 
@@ -134,7 +124,7 @@ def explain(
     """
     if not 0 <= rank < len(slate.items):
         raise IndexError(f"rank {rank} of a slate of {len(slate.items)}")
-    facts = _Facts(slate, rank, titles)
+    facts = Facts(slate, plain_items(slate.items[rank : rank + 1])[0], titles)
     importance = feature_importance(slate, rank)
     item = slate.items[rank]
     return Explanation(
@@ -148,15 +138,6 @@ def explain(
         counterfactual=counterfactual(slate, rank, titles, messages) if level >= Level.DETAILED else "",
         technical=_technical(slate, rank) if level >= Level.TECHNICAL else None,
     )
-
-
-def main_reason(slate: Slate, rank: int, titles: Sequence[str], messages: Mapping[str, str] = ENGLISH) -> str:
-    """Return the first sentence of `explain`, for the reply to a recommendation: without working out the others."""
-    facts = _Facts(slate, rank, titles)
-    if facts.number("sources") >> START & 1:
-        return messages["reason.start"].format_map(facts)
-    lead = slate.leads[rank]
-    return _sentence(CHANCE if lead < 0 else TERMS[lead], facts, messages)
 
 
 def feature_importance(slate: Slate, rank: int) -> dict[str, float]:
@@ -204,7 +185,7 @@ def counterfactual(
         if term == ZONE:
             told = _zone_without(float(item["predicted"]), slate.target, needed, messages)
         elif term == KEEP:
-            told = _retention_without(item, value, needed, _title(titles, int(item["concept"])), messages)
+            told = _retention_without(item, value, needed, title(titles, int(item["concept"])), messages)
         label = messages[f"term.{TERMS[term]}"]
         return told or messages["without.term"].format(
             term=label, value=f"{value:.2f}", needed=f"{needed:.2f}"
@@ -217,7 +198,7 @@ def _zone_without(predicted: float, target: float, needed: float, messages: Mapp
     if needed <= 0.0:
         return ""
     away = math.sqrt(-2.0 * math.log(needed))
-    below, above = _percent(target - ZONE_BELOW * away), _percent(target + ZONE_ABOVE * away)
+    below, above = percent(target - ZONE_BELOW * away), percent(target + ZONE_ABOVE * away)
     if below > 0 and (predicted <= target or above >= 100):
         return messages["without.zone.below"].format(predicted=below)
     return messages["without.zone.above"].format(predicted=above) if above < 100 else ""
@@ -234,107 +215,19 @@ def _retention_without(
     if known > 1.0 + 1e-3:
         return ""
     return messages["without.retention"].format(
-        concept=title, recall=_percent(1.0 - needed * slack / (known - needed))
+        concept=title, recall=percent(1.0 - needed * slack / (known - needed))
     )
 
 
-class _Facts:
-    """What is known of an item, by the names that templates use, each worked out when it is asked for."""
-
-    __slots__ = ("_rank", "_slate", "_titles")
-
-    def __init__(self, slate: Slate, rank: int, titles: Sequence[str]) -> None:
-        self._slate = slate
-        self._rank = rank
-        self._titles = titles
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a fact; None for what nothing is known of."""
-        return _FACTS[name](self)
-
-    def number(self, field: str) -> Any:
-        """Return a field of the item as a plain number."""
-        return self._slate.column(field)[self._rank]
-
-    def title(self, row: int) -> str:
-        return _title(self._titles, row)
-
-    @property
-    def slate(self) -> Slate:
-        return self._slate
-
-    def since(self, seconds: float) -> int | None:
-        """Return how many whole spans of `seconds` have passed since the concept was practised."""
-        last_at = self.number("last_at")
-        return (
-            None if math.isnan(last_at) else int(max(0.0, self._slate.made_at - last_at) / 3600.0 / seconds)
-        )
-
-
-def _known(value: float, told: Callable[[float], Any]) -> Any:
-    return None if math.isnan(value) else told(value)
-
-
-_FACTS: Final[Mapping[str, Callable[[_Facts], Any]]] = {
-    "concept": lambda item: item.title(item.number("concept")),
-    "predicted": lambda item: _percent(item.number("predicted")),
-    "target": lambda item: _percent(item.slate.target),
-    "mastery": lambda item: _percent(item.number("mastery")),
-    "mastery_sd": lambda item: round(item.number("mastery_sd"), 3),
-    "readiness": lambda item: round(item.number("ready"), 3),
-    "attempts": lambda item: item.number("attempts"),
-    "correct": lambda item: item.number("correct"),
-    "unlocks": lambda item: item.number("unlocks"),
-    "seconds": lambda item: round(item.number("seconds")),
-    "sources": lambda item: _sources(item.number("sources")),
-    "objective": lambda item: item.title(item.slate.objective) if item.slate.objective >= 0 else None,
-    "steps": lambda item: item.number("steps") if item.slate.objective >= 0 else None,
-    "recall": lambda item: _known(item.number("recall"), _percent),
-    "stability_days": lambda item: (
-        None if math.isnan(item.number("recall")) else round(item.number("stability"), 1)
-    ),
-    "hours": lambda item: item.since(1.0),
-    "days": lambda item: item.since(24.0),
-}
-
-
-def _reasons(importance: Mapping[str, float], facts: _Facts, messages: Mapping[str, str]) -> tuple[str, ...]:
+def _reasons(importance: Mapping[str, float], facts: Facts, messages: Mapping[str, str]) -> tuple[str, ...]:
     told = [
-        _sentence(name, facts, messages)
+        sentence(name, facts, messages)
         for name, share in importance.items()
         if share >= LEAST_SHARE or name == next(iter(importance))
     ]
-    if facts.number("sources") >> START & 1:
-        told.insert(0, messages["reason.start"].format_map(facts))
+    if facts.item.sources >> START & 1:
+        told.insert(0, start_sentence(facts, messages))
     return tuple(told[:MAIN_REASONS])
-
-
-def _sentence(name: str, facts: _Facts, messages: Mapping[str, str]) -> str:
-    key = f"reason.{name}"
-    if name == TERMS[KEEP]:
-        key += _retention_case(facts)
-    elif name == TERMS[ZONE]:
-        key += "" if abs(facts["predicted"] - facts["target"]) <= NEAR_TARGET else ".off"
-    elif name == TERMS[GAIN]:
-        if facts["attempts"] == 0:
-            key += ".new"
-        elif facts["mastery"] >= WELL_KNOWN:
-            key += ".known"
-        elif facts["unlocks"]:
-            key += ".unlock" if facts["unlocks"] == 1 else ".unlocks"
-    elif name == TERMS[GOAL]:
-        key += {0: ".goal", 1: ".step", -1: ".other"}.get(facts["steps"], ".steps")
-    return messages[key].format_map(facts)
-
-
-def _retention_case(facts: _Facts) -> str:
-    if facts["days"] is None or facts["recall"] is None:
-        return ".other"
-    if facts["days"] >= 2:
-        return ".days"
-    if facts["days"] == 1:
-        return ".day"
-    return ".hours" if facts["hours"] >= 2 else ".now"
 
 
 _TERM_FACTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -348,7 +241,7 @@ _TERM_FACTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _terms(slate: Slate, rank: int, facts: _Facts) -> tuple[Term, ...]:
+def _terms(slate: Slate, rank: int, facts: Facts) -> tuple[Term, ...]:
     values = slate.items[rank]["values"].tolist()
     return tuple(
         Term(
@@ -370,7 +263,7 @@ def _technical(slate: Slate, rank: int) -> Technical:
         policy=slate.policy,
         model_version=slate.model_version,
         catalog_version=slate.catalog_version,
-        sources=_sources(int(item["sources"])),
+        sources=source_names(int(item["sources"])),
         source_counts={source: count for source, count in counts if count},
         candidates=slate.candidates,
         propensity=float(item["propensity"]),
@@ -380,15 +273,3 @@ def _technical(slate: Slate, rank: int) -> Technical:
         mean_score=slate.mean_score,
         best_left=None if math.isinf(slate.best_left) else slate.best_left,
     )
-
-
-def _sources(mask: int) -> tuple[str, ...]:
-    return tuple(source for bit, source in enumerate(SOURCES) if mask >> bit & 1)
-
-
-def _title(titles: Sequence[str], row: int) -> str:
-    return titles[row] if row < len(titles) else f"concept {row}"
-
-
-def _percent(share: float) -> int:
-    return round(100.0 * share)

@@ -4,6 +4,7 @@ from engine import explain as engine_explain
 from engine.catalog import Catalog
 from engine.explain import Explanation, Level, Technical, Term
 from engine.policy import SOURCES, TERMS
+from engine.reasons import main_reason, plain_items
 from engine.slate import Slate
 from genie.v1 import explanation_pb2 as pb
 
@@ -41,10 +42,12 @@ class Explainer:
         self.slate = slate
         self._correlation_id = correlation_id
         self._titles = catalog.titles
+        self.items = plain_items(slate.items)
+        """The slate's items as plain numbers."""
 
     def main_reason(self, place: int) -> str:
         """The foremost reason for the item at `place` (from 0), as a sentence."""
-        return engine_explain.main_reason(self.slate, place, self._titles)
+        return main_reason(self.slate, self.items[place], self.slate.leads[place], self._titles)
 
     def explanation(self, place: int, level: int) -> pb.Explanation:
         """The item at `place` (from 0), explained at a level of the wire API, SIMPLE or more; without its id."""

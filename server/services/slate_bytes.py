@@ -5,9 +5,12 @@ is left to them.
 """
 
 import struct
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from engine.slate import SlateReason
+import numpy as np
+
+from engine.slate import ITEM, SlateReason
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert
@@ -26,9 +29,24 @@ SHORTFALLS: Final = {
 MOST_ENCODED = 100_000
 """Questions whose names are kept encoded; past this, all are let go and encoded anew as they come up."""
 
-_NUMBERS = struct.Struct("<BBBdBd")
-_CHANCE = struct.Struct("<Bd")
+MOST_ITEMS = 127
+"""Of a slate whose ranks take one byte each; a longer one is left to the generated classes."""
+
+_SCORE = struct.Struct("<BBd")
+_PREDICTED = _CHANCE = struct.Struct("<Bd")
 _REVIEW = b"\x48\x01"
+_UNTOLD = -2
+_NOT_TOLD = (_UNTOLD,) * MOST_ITEMS
+_FIELDS: Mapping[str, Any] = ITEM.fields or {}
+_DRAWN: "np.dtype[Any]" = np.dtype(
+    {
+        "names": ["question", "score", "propensity"],
+        "formats": [_FIELDS[name][0] for name in ("question", "score", "propensity")],
+        "offsets": [_FIELDS[name][1] for name in ("question", "score", "propensity")],
+        "itemsize": ITEM.itemsize,
+    }
+)
+"""An item, seen as what a draw from the learner's pool says of it."""
 
 
 class Encoded:
@@ -65,43 +83,52 @@ def recommendation_bytes(kept: Kept, bundle: Bundle, level: int) -> bytes:
     """The bytes of `slate_message`."""
     record, slate = kept
     # Names are encoded for the catalogue that is served now; a slate of another one has its own.
-    if level > explanation_pb2.EXPLANATION_LEVEL_SIMPLE or slate.catalog_version != bundle.catalog.version:
+    plain = level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE and len(slate.items) <= MOST_ITEMS
+    if not plain or slate.catalog_version != bundle.catalog.version:
         return slate_message(kept, bundle, level).SerializeToString()
-    explainer = Explainer(slate, bundle.catalog, record.correlation_id)
+    told = level > explanation_pb2.EXPLANATION_LEVEL_NONE
+    leads = slate.leads if told else _NOT_TOLD
+    memo: dict[int, _Constant] = slate.memo
+    explainer: Explainer | None = None
     parts = [_field(b"\x0a", record.recommendation_id.encode()), _field(b"\x12", record.learner_id.encode())]
-    columns = zip(
-        slate.column("question"),
-        slate.column("score"),
-        slate.column("predicted"),
-        slate.column("sources"),
-        slate.column("propensity"),
-        slate.column("attempts"),
-        strict=True,
-    )
-    for place, (row, score, predicted, mask, propensity, attempts) in enumerate(columns):
-        if not (score and predicted and propensity):
-            # A number that is 0 is not written; too rare to be worth more.
-            item = _item(explainer, place, record.question_ids[place], bundle, level).SerializeToString()
-            parts.append(_field(b"\x1a", item))
-            continue
-        first, last = bundle.encoded.get(row) or _encode_names(bundle, row)
-        reason = b""
-        if level > explanation_pb2.EXPLANATION_LEVEL_NONE:
-            reason = _field(b"\x32", explainer.main_reason(place).encode())
-        item = b"".join(
-            (
-                first,
-                _NUMBERS.pack(0x18, place + 1, 0x21, score, 0x29, predicted),
-                reason,
-                _SOURCES[mask],
-                _CHANCE.pack(0x41, propensity),
-                _REVIEW if attempts else b"",
-                last,
-            )
+    for place, (row, score, propensity) in enumerate(slate.items.view(_DRAWN).tolist()):
+        constant = memo.get(row)
+        if constant is None or constant[0] != leads[place] or not (score and propensity):
+            explainer = explainer or Explainer(slate, bundle.catalog, record.correlation_id)
+            if not (score and propensity):
+                # A number that is 0 is not written; too rare to be worth more.
+                item = _item(explainer, place, record.question_ids[place], bundle, level)
+                parts.append(_field(b"\x1a", item.SerializeToString()))
+                continue
+            constant = memo[row] = _constant(explainer, place, bundle, told=told)
+        _, head, middle, end = constant
+        parts += (
+            head,
+            _SCORE.pack(place + 1, 0x21, score),
+            middle,
+            _CHANCE.pack(0x41, propensity),
+            end,
         )
-        parts.append(_field(b"\x1a", item))
     parts.append(_rest(kept).SerializeToString())
     return b"".join(parts)
+
+
+_Constant = tuple[int, bytes, bytes, bytes]
+"""What is the same of an item whenever it is drawn for a learner as they are now: the term that leads, as in
+`Slate.leads`, or `_UNTOLD`; then the bytes before rank and score, those between them and the propensity, the rest."""
+
+
+def _constant(explainer: Explainer, place: int, bundle: Bundle, *, told: bool) -> _Constant:
+    item = explainer.items[place]
+    first, last = bundle.encoded.get(item.question) or _encode_names(bundle, item.question)
+    middle = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
+    if told:
+        middle += _field(b"\x32", explainer.main_reason(place).encode())
+    middle += _SOURCES[item.sources]
+    end = _REVIEW + last if item.attempts else last
+    size = len(first) + 1 + _SCORE.size + len(middle) + _CHANCE.size + len(end)
+    head = b"".join((b"\x1a", _length(size), first, b"\x18"))
+    return explainer.slate.leads[place] if told else _UNTOLD, head, middle, end
 
 
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
@@ -191,10 +218,13 @@ def _varint(number: int) -> bytes:
 _LENGTHS: Final = tuple(_varint(number) for number in range(4096))
 
 
+def _length(size: int) -> bytes:
+    return _LENGTHS[size] if size < len(_LENGTHS) else _varint(size)
+
+
 def _field(tag: bytes, data: bytes) -> bytes:
     """A field that holds bytes: its tag, their length, they themselves."""
-    size = len(data)
-    return tag + (_LENGTHS[size] if size < len(_LENGTHS) else _varint(size)) + data
+    return tag + _length(len(data)) + data
 
 
 _SOURCES: Final = tuple(

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.explain import CHANCE, Level, explain, main_reason
+from engine.explain import Level, explain
 from engine.learner import LearnerState
 from engine.messages import ENGLISH, check_messages
 from engine.policy import BUILT_IN, TERMS
+from engine.reasons import CHANCE, Facts, PlainItem, main_reason, plain_items, sentence
 from engine.recommend import RecommendQuery, recommend
-from engine.slate import Slate
+from engine.slate import ITEM, Slate
 from tests import worlds
 from tests.engine.test_survey import with_followers
 
@@ -48,11 +49,28 @@ def test_explanations_are_exact(seed: int, policy: str, answers: int, objective:
         )
         assert 1 <= len(told.main_reasons) <= 3
         assert all(reason.endswith(".") and "{" not in reason for reason in told.main_reasons)
-        assert told.main_reasons[0] == main_reason(slate, rank, titles)
+        assert told.main_reasons[0] == main_reason(
+            slate, plain_items(slate.items)[rank], slate.leads[rank], titles
+        )
         assert all(0.0 <= share <= 1.0 for share in dataclasses.astuple(told.confidence))
         assert told.counterfactual.endswith(".")
         assert told.technical is not None
         assert told.technical.propensity > 0.0
+
+
+def test_plain_items_are_the_records() -> None:
+    slate, _ = slate_of(4)
+    plain = plain_items(slate.items)
+    assert len(plain) == len(slate.items) == 6
+    fields = set(ITEM.names or ()) - {"values"}
+    assert fields == set(PlainItem._fields)
+    for name in PlainItem._fields:
+        np.testing.assert_array_equal([getattr(item, name) for item in plain], slate.items[name])
+
+
+def test_braces_in_a_translation_are_text() -> None:
+    facts = Facts(slate_of(1)[0], plain_items(slate_of(1)[0].items)[0], ["{}"] * 100)
+    assert sentence("content", facts, {"reason.content": "{{so}} {concept!r:>6}"}) == "{so}   '{}'"
 
 
 def test_each_level_holds_the_one_before() -> None:

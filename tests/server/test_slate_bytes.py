@@ -1,5 +1,7 @@
 """Slates written as bytes are byte for byte what the generated classes give."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from google.rpc import status_pb2
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.learner import LearnerState
-from engine.policy import BUILT_IN, SOURCES
+from engine.policy import BUILT_IN, SOURCES, TERMS
 from engine.recommend import RecommendQuery, recommend_many
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
@@ -74,6 +76,50 @@ def test_bytes_are_those_of_the_message(
         # Longer explanations hold maps, which protobuf writes in any order.
         assert written == message.SerializeToString()
         assert response == reply.SerializeToString()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(BUILT_IN)), st.integers(2, 20))
+def test_bytes_are_the_same_when_items_were_written_before(seed: int, policy: str, limit: int) -> None:
+    kept, bundle = kept_and_bundle(seed, policy, limit, 0, "c")
+    drawn = kept.slate
+    recommendation_bytes(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
+    assert len(drawn.memo) == len(drawn.items) or not drawn.items["score"].all()
+    # Another draw from what was computed: other ranks, scores and chances of the same items.
+    items = drawn.items[::-1].copy()
+    items["score"] += 0.25
+    items["propensity"] *= 0.5
+    another = dataclasses.replace(drawn, items=items)
+    another.__dict__["memo"] = drawn.memo
+    record = dataclasses.replace(kept.record, question_ids=kept.record.question_ids[::-1])
+    again = Kept(record, another)
+    for level in (LEVELS[0], LEVELS[1], LEVELS[0]):
+        assert (
+            recommendation_bytes(again, bundle, level)
+            == slate_message(again, bundle, level).SerializeToString()
+        )
+
+
+def test_an_item_that_another_term_leads_is_told_anew() -> None:
+    kept, bundle = kept_and_bundle(1, "hybrid_v1", 4, 0, "")
+    level = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+    recommendation_bytes(kept, bundle, level)
+    kept.slate.__dict__["leads"] = [TERMS.index("popularity")] * len(kept.slate.items)
+    written = recommendation_bytes(kept, bundle, level)
+    assert written == slate_message(kept, bundle, level).SerializeToString()
+    assert b"Many learners practise this question." in written
+
+
+def test_a_slate_too_long_for_short_ranks() -> None:
+    kept, bundle = kept_and_bundle(3, "random_v1", 2, 0, "")
+    items = np.repeat(kept.slate.items[:1], slate_bytes.MOST_ITEMS + 3)
+    items["score"] = 1.0
+    record = dataclasses.replace(kept.record, question_ids=kept.record.question_ids[:1] * len(items))
+    longest = Kept(record, dataclasses.replace(kept.slate, items=items))
+    level = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+    message = slate_message(longest, bundle, level)
+    assert recommendation_bytes(longest, bundle, level) == message.SerializeToString()
+    assert message.items[-1].rank == 130
 
 
 def test_numbers_that_are_zero_are_left_out_as_the_message_does() -> None:

@@ -14,13 +14,20 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One server for all tests of this file, which run in order: each leaves it serving, and the last one dead."""
-    live = LiveServer(tmp_path_factory.mktemp("genie"), workers=2)
-    live.start()
-    yield live
-    if live.running:
-        live.kill()
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One server for all tests of this file."""
+    found = LiveServer(tmp_path_factory.mktemp("genie"), workers=2)
+    yield found
+    if found.running:
+        found.kill()
+
+
+@pytest.fixture
+def server(live: LiveServer) -> LiveServer:
+    """It, serving, whatever the test before has left of it."""
+    if not live.running:
+        live.start()
+    return live
 
 
 def test_a_slate_reflects_every_acknowledged_answer(server: LiveServer) -> None:
@@ -49,7 +56,7 @@ def test_a_crash_loses_nothing_and_doubles_nothing(server: LiveServer) -> None:
     finally:
         stores.close()
     assert report.differing == 0
-    assert report.answers > findings.answers
+    assert report.answers >= findings.answers
 
 
 def test_the_check_after_a_crash_can_fail(tmp_path: Path) -> None:

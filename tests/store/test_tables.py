@@ -2,6 +2,8 @@
 
 import base64
 import dataclasses
+import random
+import secrets
 from functools import partial
 from pathlib import Path
 
@@ -270,6 +272,17 @@ def test_of_slates_of_the_same_request_the_first_one_stays_until_it_expires(stor
     assert slates.list_slates(store, ANN) == [first]
     assert slates.write_slate(store, "t", late) == late
     assert slates.list_slates(store, ANN) == [late]
+
+
+def test_the_ids_of_slates_come_from_the_one_source_of_chance_that_tests_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = []
+    for _ in range(2):
+        monkeypatch.setattr(secrets, "token_bytes", random.Random(5).randbytes)
+        ids.append([slates.slate_id("ann") for _ in range(3)])
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 3
 
 
 def test_slates_of_many_learners_are_kept_at_once(store: MemoryStore) -> None:

@@ -41,7 +41,7 @@ from engine.neighbours import build_index
 from engine.peers import Peers, train_peers
 from engine.serving import Models
 from engine.types import F4, I8, AnswerBatch, Concept, LearnerProfile, Prerequisite, Question
-from server.answer_facts import FactSource, answer_facts, slice_facts
+from server.answer_facts import FactSource, answer_facts
 from server.model_parts import parts_of
 from server.models import ModelDirectory
 from store import catalogs, codec
@@ -232,7 +232,7 @@ def states_of(
     while left > 0:
         history = simulate(size, min(CHUNK, left), source, ended_at, rng)
         for start, stop in zip(history.offsets[:-1].tolist(), history.offsets[1:].tolist(), strict=True):
-            answers = slice_facts(history.facts, start, stop)
+            answers = history.facts.part(start, stop)
             answers = answers._replace(offsets=answers.offsets - answers.offsets[0])
             yield absorb(LearnerState.empty(), answers, source.model).state
         left -= CHUNK

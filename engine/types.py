@@ -108,6 +108,13 @@ class AnswerBatch(NamedTuple):
         """Number of answers (not of fields)."""
         return int(self.question.shape[0])
 
+    def part(self, start: int, stop: int) -> "AnswerBatch":
+        """Answers start..stop-1, as views."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        heads = [column[start:stop] for column in self[:9]]
+        offsets: I4 = self.offsets[start : stop + 1] - np.int32(first)
+        return AnswerBatch._make([*heads, offsets, *(column[first:last] for column in self[10:])])
+
 
 @dataclass(frozen=True, slots=True)
 class LearnerGoal:

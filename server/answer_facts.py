@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.catalog import Catalog
 from engine.learner import LearnerModel, QuestionConcepts, grade_answer
-from engine.types import F4, F8, I4, U1, U4, AnswerBatch
+from engine.types import F4, F8, U1, U4, AnswerBatch
 from server.local_days import DEFAULT_TIME_ZONE, local_days
 
 DAY_SECONDS = 86_400.0
@@ -58,14 +58,6 @@ def answer_facts(
         mastery=nothing,
         mastery_sd=nothing,
     )
-
-
-def slice_facts(batch: AnswerBatch, start: int, stop: int) -> AnswerBatch:
-    """Answers start..stop-1 of a batch, as views."""
-    first, last = int(batch.offsets[start]), int(batch.offsets[stop])
-    heads = [column[start:stop] for column in batch[:9]]
-    offsets: I4 = batch.offsets[start : stop + 1] - np.int32(first)
-    return AnswerBatch._make([*heads, offsets, *(column[first:last] for column in batch[10:])])
 
 
 def on_calendar(batch: AnswerBatch, time_zone: str) -> AnswerBatch:

@@ -20,7 +20,7 @@ from engine.catalog import build_catalog
 from engine.content import WIDTH
 from engine.learner import LearnerModel
 from engine.types import F8, I8, U1, U4, AnswerBatch, LearnerProfile, Question
-from server.answer_facts import FactSource, answer_facts, on_calendar, slice_facts
+from server.answer_facts import FactSource, answer_facts, on_calendar
 from server.catalog_import import CatalogRefused, Changes, store_concepts, store_questions
 from server.data_answers import Answers, answers_of
 from server.data_files import Chunk, Problem, read_chunks
@@ -279,7 +279,7 @@ class Import:
             hints=found.hints,
         )
         for start, stop in pairwise(bounds):
-            self._submit(source, found, slice_facts(facts, start, stop), timed[start:stop], start)
+            self._submit(source, found, facts.part(start, stop), timed[start:stop], start)
 
     def _submit(self, source: FactSource, found: Answers, batch: AnswerBatch, timed: U1, start: int) -> None:
         stop = start + batch.size

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.learner import Absorbed, LearnerModel, LearnerState, absorb, replay
-from engine.types import U1, AnswerBatch, LearnerProfile
+from engine.learner.crowd import CrowdAbsorbed
+from engine.types import I8, U1, AnswerBatch, LearnerProfile
 from store.answer_log import AnswerLog, chronological, encode_answers, join_logs
 from store.api import StoreCorrupt, Table, Transaction
 from store.codec import digest
@@ -76,7 +77,7 @@ def record_answers(
     for i, answer_id in enumerate(answers.answer_id):
         if answer_id not in known:
             place.setdefault(answer_id, i)
-    sent = _as_log(answers, last)
+    sent = as_log(answers, np.arange(last + 1, last + 1 + answers.batch.size))
     whole = len(place) == sent.size
     new = sent
     if not whole:
@@ -105,12 +106,12 @@ def _last_sequence(tx: Transaction, state: LearnerState) -> int:
     return last
 
 
-def _as_log(answers: NewAnswers, last: int) -> AnswerLog:
-    """The answers as log entries; their effects are still to be filled in."""
+def as_log(answers: NewAnswers, sequence: I8) -> AnswerLog:
+    """The answers as log entries of these sequences (n,); their effects are still to be filled in."""
     n, m = answers.batch.size, len(answers.batch.concept)
     return AnswerLog(
         batch=answers.batch,
-        sequence=np.arange(last + 1, last + 1 + n),
+        sequence=sequence,
         predicted=np.empty(n, np.float32),
         streak=np.empty(n, np.uint16),
         milestone=np.empty(n, np.uint16),
@@ -135,11 +136,11 @@ def _take_in(
         return _take_in_late(tx, state, new, model)
     if new.size == 1 or (times[1:] >= times[:-1]).all():
         done = absorb(state, new.batch, model)
-        return done.state, _with_effects(new, done)
+        return done.state, with_effects(new, done)
     order = np.argsort(times, kind="stable")
     ordered = new.take(order)
     done = absorb(state, ordered.batch, model)
-    return done.state, _with_effects(ordered, done).take(np.argsort(order))
+    return done.state, with_effects(ordered, done).take(np.argsort(order))
 
 
 def _take_in_late(
@@ -162,7 +163,7 @@ def _take_in_late(
     if first:
         before = replay(log.take(np.arange(first)).batch, model.memory_sets)
     rest = log.take(np.arange(first, log.size))
-    again = _with_effects(rest, absorb(before, rest.batch, model))
+    again = with_effects(rest, absorb(before, rest.batch, model))
     filled = again.take(np.flatnonzero(at_new[first:]))
     filled = filled.take(np.argsort(filled.sequence))
     settled = join_logs(read_answers(tx), filled)
@@ -171,7 +172,8 @@ def _take_in_late(
     return after, filled
 
 
-def _with_effects(log: AnswerLog, done: Absorbed) -> AnswerLog:
+def with_effects(log: AnswerLog, done: Absorbed | CrowdAbsorbed) -> AnswerLog:
+    """The entries with what they changed."""
     return log._replace(
         batch=done.batch,
         predicted=done.predicted.astype(np.float32),

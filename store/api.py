@@ -149,6 +149,29 @@ class Transaction(Reader, Protocol):
         ...
 
 
+class Bulk(Protocol):
+    """One transaction over several partitions of a tenant, numbered as they were given, for work done in bulk.
+
+    Reads see what was there before, none of its own writes: a partition is either dealt with in bulk or `alone`.
+    """
+
+    def get_many(self, table: Table, keys: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
+        """The value under each (number of the partition, key), or None."""
+        ...
+
+    def put_many(self, table: Table, entries: Sequence[tuple[int, bytes, bytes]]) -> None:
+        """Insert or overwrite each (number of the partition, key, value)."""
+        ...
+
+    def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
+        """As `Transaction.add`."""
+        ...
+
+    def alone(self, number: int, operation: Callable[[Transaction], T]) -> T | Exception:
+        """Run an operation on one partition; an exception of it undoes what it wrote, and is returned."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
     """Sizes and counts for operators; counts are this process's since it opened the store."""
@@ -193,6 +216,14 @@ class Store(Protocol):
         self, operations: Sequence[tuple[Partition, Callable[[Transaction], T]]]
     ) -> "list[Future[T]]":
         """`submit` each, in one commit where nothing speaks against it. Each stands alone, as when submitted singly."""
+        ...
+
+    def submit_bulk(self, partitions: Sequence[Partition], operation: Callable[[Bulk], T]) -> "Future[T]":
+        """Run one operation over several partitions of one tenant in the next group commit; it may be run again.
+
+        It succeeds or fails as a whole. The partitions must live in one place, as all do in every back end so far:
+        one that keeps them apart would have `operation` run for those of each place, and must be given that first.
+        """
         ...
 
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:

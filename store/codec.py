@@ -9,13 +9,16 @@ another layout is simply StateOutdated.
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
 
 from engine.learner import LearnerState
+from engine.learner.crowd import Crowd
+from engine.learner.state import RING
 from engine.types import F8, Concept, LearnerProfile, Question
 from store.api import StoreCorrupt, StoreTooNew
 from store.records import CatalogCounts, FeedbackEvent, RememberedReply, Session, SlateRecord
@@ -91,6 +94,10 @@ class RecordCodec(Generic[T]):
         """The value to store."""
         return self._versioned.seal(self._encoder.encode(record))
 
+    def payload(self, value: bytes) -> bytes:
+        """The MessagePack map, at the current version. Raises StoreCorrupt, StoreTooNew."""
+        return self._versioned.open(value)
+
     def decode(self, value: bytes) -> T:
         """The record. Raises StoreCorrupt, StoreTooNew."""
         payload = self._versioned.open(value)
@@ -155,6 +162,76 @@ def decode_state(value: bytes) -> LearnerState:
         np.frombuffer(own, LearnerState.CONCEPT, concepts, at_concepts),
         np.frombuffer(own, LearnerState.RECENT, recent, at_recent),
     )
+
+
+def gather_states(values: Sequence[bytes | None]) -> tuple[list[int], Crowd]:
+    """The states of learners side by side, nothing stood for by the empty state; (numbers of those taken, states).
+
+    Left out is what `decode_state` would refuse, and a state whose ring of recent questions is of another size.
+    """
+    taken, counts, parts = [], [], []
+    for number, value in enumerate(values):
+        own = _EMPTY_STATE if value is None else value
+        if len(own) < _STATE_HEAD.size:
+            continue
+        *layout, concepts, recent = _STATE_HEAD.unpack_from(own)
+        if layout != _CURRENT_STATE or recent != RING or len(own) != _EMPTY_SIZE + concepts * _CONCEPT_SIZE:
+            continue
+        taken.append(number)
+        counts.append(concepts)
+        parts.append(own)
+    starts = np.zeros(len(taken) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    headers = bytearray().join([own[_STATE_HEAD.size : _HEADER_END] for own in parts])
+    concepts_of = bytearray().join([own[_HEADER_END:-_RECENT_SIZE] for own in parts])
+    recents = bytearray().join([own[-_RECENT_SIZE:] for own in parts])
+    return taken, Crowd(
+        np.frombuffer(headers, LearnerState.HEADER),
+        np.frombuffer(concepts_of, LearnerState.CONCEPT),
+        starts,
+        np.frombuffer(recents, LearnerState.RECENT),
+    )
+
+
+def scatter_states(crowd: Crowd) -> list[bytes]:
+    """Each learner's state as `encode_state` gives it."""
+    headers, concepts, recents = crowd.headers.tobytes(), crowd.concepts.tobytes(), crowd.recent.tobytes()
+    values = []
+    starts = crowd.starts.tolist()
+    for number, (start, stop) in enumerate(pairwise(starts)):
+        head = _STATE_HEAD.pack(*_CURRENT_STATE, stop - start, RING)
+        header = headers[number * _HEADER_SIZE : (number + 1) * _HEADER_SIZE]
+        recent = recents[number * _RECENT_SIZE : (number + 1) * _RECENT_SIZE]
+        values.append(
+            b"".join((head, header, concepts[start * _CONCEPT_SIZE : stop * _CONCEPT_SIZE], recent))
+        )
+    return values
+
+
+_CURRENT_STATE: Final = [_STATE_VERSION, 0, STATE_RULES, _LAYOUT]
+_HEADER_SIZE: Final = LearnerState.HEADER.itemsize
+_HEADER_END: Final = _STATE_HEAD.size + _HEADER_SIZE
+_CONCEPT_SIZE: Final = LearnerState.CONCEPT.itemsize
+_RECENT_SIZE: Final = RING * LearnerState.RECENT.itemsize
+_EMPTY_STATE: Final = encode_state(LearnerState.empty())
+_EMPTY_SIZE: Final = len(_EMPTY_STATE)
+
+
+class _Calendar(msgspec.Struct):
+    """Of a profile, what the days of a learner depend on."""
+
+    time_zone: str = "UTC"
+
+
+_CALENDAR: Final = msgspec.msgpack.Decoder(_Calendar)
+
+
+def decode_time_zone(value: bytes) -> str:
+    """The time zone alone of an encoded profile. Raises StoreCorrupt, StoreTooNew."""
+    try:
+        return _CALENDAR.decode(PROFILE.payload(value)).time_zone
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreCorrupt(f"a profile does not decode: {error}") from error
 
 
 MEMORY_WEIGHTS: Final = 21

@@ -2,12 +2,12 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.api import Partition, StoreUnavailable, Transaction
+from store.api import Partition, StoreUnavailable
 
 
 @dataclass(slots=True)
@@ -16,7 +16,9 @@ class Job:
 
     partition: Partition | None
     """None for the store's own entries."""
-    operation: Callable[[Transaction], Any]
+    operation: Callable[[Any], Any]
+    """Takes a `Transaction`, or a `Bulk` where `bulk` says of which partitions."""
+    bulk: Sequence[Partition] | None = None
     future: "Future[Any]" = field(default_factory=Future)
     result: Any = None
     error: BaseException | None = None

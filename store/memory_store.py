@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from store.api import (
+    Bulk,
     CommitWatcher,
     Partition,
     StoreStatistics,
@@ -20,7 +21,7 @@ from store.api import (
     Transaction,
     check_partition,
 )
-from store.overlay import Additions, Overlay, Writes, added, erase_everything
+from store.overlay import Additions, Overlay, Writes, added, erase_everything, gather
 
 T = TypeVar("T")
 
@@ -68,6 +69,38 @@ class _MemoryReader:
         return ((key, rows.values[key]) for key in (reversed(keys) if reverse else keys))
 
 
+class _MemoryBulk:
+    """Several partitions, each under an overlay, and what is counted beside them."""
+
+    def __init__(self, partitions: Sequence[tuple[Partition, dict[Table, _Rows]]]) -> None:
+        self._partitions = partitions
+        self.overlays = [self._overlay(number) for number in range(len(partitions))]
+        self.additions: Additions = {}
+
+    def _overlay(self, number: int) -> Overlay:
+        partition, tables = self._partitions[number]
+        return Overlay(_MemoryReader(tables), partition.max_key_bytes)
+
+    def get_many(self, table: Table, keys: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
+        return [self._partitions[number][1].get(table, _EMPTY).values.get(key) for number, key in keys]
+
+    def put_many(self, table: Table, entries: Sequence[tuple[int, bytes, bytes]]) -> None:
+        for number, key, value in entries:
+            self.overlays[number].put(table, key, value)
+
+    def add(self, counter: bytes, amounts: Mapping[int, int]) -> None:
+        gather(self.additions, counter, amounts)
+
+    def alone(self, number: int, operation: Callable[[Transaction], T]) -> T | Exception:
+        overlay = self._overlay(number)
+        try:
+            result = operation(overlay)
+        except Exception as error:
+            return error
+        self.overlays[number] = overlay
+        return result
+
+
 class MemoryStore:
     """A `Store` whose partitions are dictionaries replaced whole at each commit."""
 
@@ -102,6 +135,29 @@ class MemoryStore:
     ) -> "list[Future[T]]":
         """Run each at once."""
         return [self.submit(partition, operation) for partition, operation in operations]
+
+    def submit_bulk(self, partitions: Sequence[Partition], operation: Callable[[Bulk], T]) -> "Future[T]":
+        """Run `operation` at once."""
+        self._check_open()
+        for partition in partitions:
+            check_partition(partition)
+        future: Future[T] = Future()
+        with self._lock:
+            bulk = _MemoryBulk([(one, self._partitions.get(one, {})) for one in partitions])
+            try:
+                result = operation(bulk)
+            except Exception as error:
+                future.set_exception(error)
+                return future
+            for overlay, partition in zip(bulk.overlays, partitions, strict=True):
+                if overlay.writes:
+                    self._apply(partition, self._partitions.get(partition, {}), overlay.writes)
+                for additions in (overlay.additions, bulk.additions):
+                    self._add(Partition(partition.tenant), additions)
+                bulk.additions = {}
+            self._operations += 1
+        future.set_result(result)
+        return future
 
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
         """Run `operation` atomically."""
@@ -203,6 +259,8 @@ class MemoryStore:
         self._tenants.add(partition.tenant)
 
     def _add(self, own: Partition, additions: Additions) -> None:
+        if not additions:
+            return
         tables = self._partitions.get(own, {})
         held = tables.get(Table.TALLY, _EMPTY).values
         written = {counter: added(held.get(counter), cells) for counter, cells in additions.items()}

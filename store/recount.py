@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.learner import LearnerState
+from engine.learner.crowd import Crowd
 from engine.streaks import follow, stand_of
+from engine.types import I8
 from store import codec
 from store.answer_log import AnswerLog, chronological, join_logs
-from store.api import Partition, Reader, Store, Table, Transaction
+from store.api import Bulk, Partition, Reader, Store, Table, Transaction
 from store.learners import read_answers, read_feedback, read_profile
 from store.overlay import erase_everything
 from store.replay import all_learners
@@ -42,6 +44,55 @@ def tally_answers(tx: Transaction, before: LearnerState, new: AnswerLog) -> None
         _, changes = follow(stand_of(before), [(local[i], seconds[i]) for i in order])
         _count_streaks(days, changes.kept, changes.ends, 1)
     days.write(tx)
+
+
+def tally_crowd(bulk: Bulk, before: Crowd, after: Crowd, log: AnswerLog, bounds: I8) -> None:
+    """Count answers of many learners, about to be appended: as `tally_answers` does, none of them late or empty.
+
+    Learner i has entries bounds[i]..bounds[i+1] of `log`, in order of time.
+    """
+    days = Days()
+    _count_entries(days, log)
+    firsts, lasts = bounds[:-1], bounds[1:] - 1
+    dates = np.floor_divide(log.batch.answered_at, SECONDS_A_DAY).astype(np.int64)
+    known = before.headers["applied"] > 0
+    newest = np.where(known, np.floor_divide(before.headers["last_at"], SECONDS_A_DAY), _LONG_AGO).astype(
+        np.int64
+    )
+    earlier = np.empty_like(dates)
+    earlier[1:] = dates[:-1]
+    earlier[firsts] = newest
+    _count_each(days, dates[dates > earlier], Tally.ACTIVE)
+    moved = dates[lasts] != newest
+    _count_each(days, dates[lasts[moved]], Tally.LAST_ACTIVE)
+    _count_each(days, newest[moved & known], Tally.LAST_ACTIVE, -1)
+    # What follows is what `follow` finds; a learner with one new day of practice needs no going through days.
+    added_days = after.headers["days_practised"] - before.headers["days_practised"]
+    one = added_days == 1
+    kept = one & (after.headers["day_streak"] > 1)
+    _count_each(days, after.headers["last_day"][kept], Tally.STREAKS_KEPT)
+    _count_each(days, _ends_on(after)[one], Tally.STREAKS_END)
+    _count_each(days, _ends_on(before)[kept], Tally.STREAKS_END, -1)
+    for i in np.flatnonzero(added_days > 1).tolist():
+        own = slice(int(bounds[i]), int(bounds[i + 1]))
+        moments = zip(log.batch.local_day[own].tolist(), log.batch.answered_at[own].tolist(), strict=True)
+        _, changes = follow(stand_of(before.state(i)), moments)
+        _count_streaks(days, changes.kept, changes.ends, 1)
+    days.write(bulk)
+
+
+_LONG_AGO = -(1 << 40)
+
+
+def _ends_on(crowd: Crowd) -> I8:
+    """The day on whose morning each learner's streak is lost, see `engine.streaks.StreakStand`."""
+    ends: I8 = crowd.headers["last_day"].astype(np.int64) + crowd.headers["freezes"] + 2
+    return ends
+
+
+def _count_each(days: Days, dates: I8, what: Tally, sign: int = 1) -> None:
+    for day, amount in zip(*np.unique(dates, return_counts=True), strict=True):
+        days.count(int(day), what, sign * int(amount))
 
 
 def learner_tallies(reader: Reader) -> Days:
@@ -149,19 +200,21 @@ def _correct(tx: Transaction, missing: Days, sums: Mapping[int, int]) -> None:
 def _count_entries(days: Days, log: AnswerLog) -> None:
     """What each entry says for itself."""
     facts = log.batch
-    dates = [utc_day(seconds) for seconds in facts.answered_at.tolist()]
-    columns = (facts.correct.tolist(), facts.duration_ms.tolist(), log.late.tolist())
-    for day, correct, milliseconds, late in zip(dates, *columns, strict=True):
-        days.count(day, Tally.ANSWERS)
-        if correct:
-            days.count(day, Tally.CORRECT)
-        if milliseconds:
-            days.count(day, Tally.PRACTICE_MS, milliseconds)
-        if late:
-            days.count(day, Tally.LATE)
-    for pair in np.flatnonzero(log.crossed).tolist():
-        day = dates[int(np.searchsorted(facts.offsets, pair, side="right")) - 1]
-        days.count(day, Tally.MASTERED if log.crossed[pair] > 0 else Tally.LOST)
+    dates, place = np.unique(np.floor_divide(facts.answered_at, SECONDS_A_DAY), return_inverse=True)
+    of_pair = place[np.searchsorted(facts.offsets, np.flatnonzero(log.crossed), side="right") - 1]
+    ways = log.crossed[log.crossed != 0]
+    columns = {
+        Tally.ANSWERS: np.bincount(place),
+        Tally.CORRECT: np.bincount(place, facts.correct),
+        Tally.PRACTICE_MS: np.bincount(place, facts.duration_ms),
+        Tally.LATE: np.bincount(place, log.late),
+        Tally.MASTERED: np.bincount(of_pair[ways > 0], minlength=len(dates)),
+        Tally.LOST: np.bincount(of_pair[ways < 0], minlength=len(dates)),
+    }
+    for what, amounts in columns.items():
+        for day, amount in zip(dates.tolist(), amounts.tolist(), strict=True):
+            if amount:
+                days.count(int(day), what, int(amount))
 
 
 def _count_days(days: Days, log: AnswerLog, sign: int) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
-from store.api import Reader, Table, Transaction
+from store.api import Bulk, Reader, Table, Transaction
 from store.overlay import unpack_cells
 
 SECONDS_A_DAY = 86_400
@@ -79,7 +79,7 @@ class Days:
             for tally, amount in cells.items():
                 self.count(day, tally, sign * amount)
 
-    def write(self, tx: Transaction) -> None:
+    def write(self, tx: Transaction | Bulk) -> None:
         """Count all of this with the transaction."""
         self._write(tx, _DAY)
         sums: Counter[int] = Counter()
@@ -101,7 +101,7 @@ class Days:
                     found.count(day, tally, amount)
         return found
 
-    def _write(self, tx: Transaction, kind: bytes) -> None:
+    def _write(self, tx: Transaction | Bulk, kind: bytes) -> None:
         for day, cells in self.by_day.items():
             tx.add(_day_key(kind, day), cells)
 

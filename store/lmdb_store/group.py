@@ -89,7 +89,7 @@ class Group:
             job.error = error
             return
         if overlay.writes:
-            _flush(self.txn, self.made_prefix(job.partition), overlay.writes)
+            flush(self.txn, self.made_prefix(job.partition), overlay.writes)
         if overlay.additions and job.partition is not None:
             for counter, cells in overlay.additions.items():
                 self.add(job.partition.tenant, counter, cells)
@@ -191,7 +191,8 @@ def _longest(partition: Partition | None) -> int:
     return 0 if partition is None else partition.max_key_bytes
 
 
-def _flush(txn: Txn, prefix: bytes, writes: Writes) -> None:
+def flush(txn: Txn, prefix: bytes, writes: Writes) -> None:
+    """Write what an overlay held back for the partition whose keys begin with `prefix`."""
     for table in sorted(writes):
         head = prefix + table
         entries = writes[table]

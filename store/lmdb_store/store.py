@@ -19,6 +19,7 @@ import lmdb
 
 from store import keys
 from store.api import (
+    Bulk,
     CommitWatcher,
     Partition,
     StoreCorrupt,
@@ -30,6 +31,7 @@ from store.api import (
 )
 from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
+from store.lmdb_store.bulk import run_bulk
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
 from store.lmdb_store.group import Culprit, Group, View, scan
 from store.overlay import erase_everything
@@ -127,6 +129,12 @@ class LmdbStore:
         for partition, _ in operations:
             keys.checked_learner(partition)
         return self._enqueue([Job(partition, operation) for partition, operation in operations])
+
+    def submit_bulk(self, partitions: Sequence[Partition], operation: Callable[[Bulk], T]) -> "Future[T]":
+        """Run `operation` over several partitions in the next group commit; without durability, now."""
+        for partition in partitions:
+            keys.checked_learner(partition)
+        return self._enqueue([Job(None, operation, bulk=partitions)])[0]
 
     def update(self, partition: Partition, operation: Callable[[Transaction], T]) -> T:
         """`submit` and wait."""
@@ -257,7 +265,9 @@ class LmdbStore:
             group = Group(txn, self.tenant_prefix)
             created = group.created
             for job in jobs:
-                if straight:
+                if job.bulk is not None:
+                    run_bulk(group, job, job.bulk)
+                elif straight:
                     group.run_straight(job)
                 else:
                     group.run(job)

@@ -9,6 +9,7 @@ import pytest
 from store.api import (
     MAX_LEARNER_KEY_BYTES,
     MAX_TENANT_KEY_BYTES,
+    Bulk,
     Partition,
     Store,
     StoreUnavailable,
@@ -94,6 +95,67 @@ class StoreContract:
             with store.read(partition) as reader:
                 assert reader.get(Table.STATE) == value
         assert store.submit_many([]) == []
+
+    def test_a_bulk_reads_and_writes_several_partitions_at_once(self, store: Store) -> None:
+        store.update(BOB, lambda tx: tx.put(Table.STATE, b"", b"old"))
+
+        def operation(bulk: Bulk) -> list[bytes | None]:
+            found = bulk.get_many(Table.STATE, [(1, b""), (0, b""), (1, b"x")])
+            bulk.put_many(Table.STATE, [(1, b"", b"b"), (0, b"", b"a")])
+            bulk.put_many(Table.STATE, [(0, b"x", b"c")])
+            bulk.add(b"count", {3: 2})
+            return found
+
+        assert store.submit_bulk([ANN, BOB], operation).result() == [b"old", None, None]
+        with store.read(ANN) as ann, store.read(BOB) as bob:
+            assert list(ann.scan(Table.STATE)) == [(b"", b"a"), (b"x", b"c")]
+            assert list(bob.scan(Table.STATE)) == [(b"", b"b")]
+        assert counter(store, CATALOGUE, b"count") == [0, 0, 0, 2]
+
+    def test_a_bulk_that_fails_leaves_nothing(self, store: Store) -> None:
+        def operation(bulk: Bulk) -> None:
+            bulk.put_many(Table.STATE, [(0, b"", b"a")])
+            bulk.add(b"count", {0: 1})
+            bulk.alone(1, lambda tx: tx.put(Table.STATE, b"", b"b"))
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            store.submit_bulk([ANN, BOB], operation).result()
+        for partition in (ANN, BOB):
+            with store.read(partition) as reader:
+                assert reader.get(Table.STATE) is None
+        assert store.tenants() == []
+
+    def test_what_a_bulk_does_alone_fails_alone(self, store: Store) -> None:
+        def fail(tx: Transaction) -> int:
+            tx.put(Table.STATE, b"", b"never")
+            tx.add(b"count", {0: 9})
+            raise ValueError("no")
+
+        def count(tx: Transaction) -> int:
+            tx.put(Table.STATE, b"", b"b")
+            tx.add(b"count", {0: 1})
+            return 7
+
+        def operation(bulk: Bulk) -> list[int | Exception]:
+            bulk.add(b"count", {0: 10})
+            return [bulk.alone(0, fail), bulk.alone(1, count)]
+
+        failed, counted = store.submit_bulk([ANN, BOB], operation).result()
+        assert isinstance(failed, ValueError)
+        assert counted == 7
+        with store.read(ANN) as ann, store.read(BOB) as bob:
+            assert (ann.get(Table.STATE), bob.get(Table.STATE)) == (None, b"b")
+        assert counter(store, CATALOGUE, b"count") == [11]
+
+    def test_a_bulk_refuses_a_key_that_is_too_long(self, store: Store) -> None:
+        longest = b"k" * MAX_LEARNER_KEY_BYTES
+        put = store.submit_bulk([ANN], lambda bulk: bulk.put_many(Table.STATE, [(0, longest, b"")]))
+        assert put.result() is None
+        with pytest.raises(ValueError, match="over this partition's limit"):
+            store.submit_bulk(
+                [ANN], lambda bulk: bulk.put_many(Table.STATE, [(0, longest + b"k", b"")])
+            ).result()
 
     def test_a_transaction_sees_its_own_writes(self, store: Store) -> None:
         store.update(ANN, lambda tx: tx.put_many(Table.ANSWER, [(b"1", b"a"), (b"2", b"b"), (b"4", b"d")]))

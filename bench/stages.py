@@ -143,7 +143,8 @@ class Stages:
         _meet(found, held, recent, met)
         watch.time(
             "predict", score_candidates, asked.headers, asked.touched, recent, found.rows[:held], met, place,
-            questions.base, served.question_concepts, model.weights, settings[NOW], predicted,
+            questions.cards, questions.card_of, (questions.after_code, questions.after_row, questions.after_weight),
+            served.question_concepts, model.weights, settings[NOW], predicted,
         )  # fmt: skip
         watch.time("lean", lean, concepts, questions, outlook, found, predicted)
         values, scores = np.empty((held, len(TERMS)), np.float32), np.empty(held)

@@ -128,7 +128,8 @@ def make_slates(
         )  # fmt: skip
         _meet(found, held, recent, met)
         score_candidates(
-            header, touched, recent, found.rows[:held], met, place, questions.base, own_concepts, weights,
+            header, touched, recent, found.rows[:held], met, place, questions.cards, questions.card_of,
+            (questions.after_code, questions.after_row, questions.after_weight), own_concepts, weights,
             settings[NOW], predicted[:held],
         )  # fmt: skip
         lean(concepts, questions, outlook, found, predicted[:held])

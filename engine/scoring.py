@@ -12,7 +12,8 @@ columns of `engine.survey`:
 - objective: max over its own concepts of TOWARDS
 - collaborative: max over its own concepts of FOLLOWS · (½ + ½·clip(x·y, 0, 1)), with y the question's factor and x the
   learner's, scaled so that x·y = 1 for the best liked of the recent questions
-- content: max(0, cosine of the learner's and the question's content vectors)
+- content: max(0, cosine of the learner's and the question's content vectors); this and x·y in whole steps of the
+  vectors (`engine.cards`)
 - context: fit · (1 − fatigue·effort) · (1 − ½·small·length), where length = min(1, seconds/180),
   effort = ½(1 − p) + ½·length, fit = min(1, available/seconds) or 1 when the time at hand is not known, fatigue grows
   with the session and late at night (`engine.recommend.fatigue`), and small is 1 on a phone
@@ -26,6 +27,7 @@ columns of `engine.survey`:
 import numpy as np
 
 from engine.candidates import Candidates, slot_of
+from engine.cards import FINE_STEPS, alike, coarsen
 from engine.collaborative import CONFIDENCE
 from engine.jit import kernel
 from engine.learner.state import Records
@@ -89,11 +91,11 @@ def lean(
     concept has been learned, a model that was trained on a question is not.
     """
     for i in range(predicted.shape[0]):
-        row = found.rows[i]
+        card = questions.cards[questions.card_of[found.rows[i]]]
         c = found.concepts[i]
-        share = LEAN / (1.0 + questions.base[row, 1])
+        share = LEAN / (1.0 + card.evidence)
         m = survey[c, STANDING]
-        own = np.log(m / (1.0 - m)) + questions.base[row, 0] - concepts.median_logit[c]
+        own = np.log(m / (1.0 - m)) + card.base - concepts.median_logit[c]
         p = min(max(predicted[i], 1e-9), 1.0 - 1e-9)
         z = (1.0 - share) * np.log(p / (1.0 - p)) + share * own
         predicted[i] = 1.0 / (1.0 + np.exp(-z))
@@ -103,9 +105,9 @@ def lean(
 def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, values: F4) -> None:
     """Fill the terms that rest on what questions exercise."""
     for i in range(predicted.shape[0]):
-        row = rows[i]
+        card = questions.cards[questions.card_of[rows[i]]]
         p = predicted[i]
-        chosen = questions.exercise_set[row]
+        chosen = card.exercise_set
         no_gain = 1.0
         no_cost = 1.0
         for entry in range(questions.exercise_offsets[chosen], questions.exercise_offsets[chosen + 1]):
@@ -115,32 +117,37 @@ def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, va
             no_cost *= 1.0 - e * survey[c, RETENTION]
         ready = 1.0
         goal = 0.0
-        for entry in range(questions.concept_offsets[row], questions.concept_offsets[row + 1]):
-            c = questions.concept_rows[entry]
+        follows = 0.0
+        for place in range(card.concepts):
+            c = (
+                card.concept
+                if place == 0
+                else questions.concept_rows[questions.concept_offsets[rows[i]] + place]
+            )
             ready = min(ready, survey[c, READY])
             goal = max(goal, survey[c, TOWARDS])
+            follows = max(follows, survey[c, FOLLOWS])
         values[i, GAIN] = 1.0 - no_gain
         values[i, KEEP] = 1.0 - no_cost
         values[i, READINESS] = ready
         values[i, GOAL] = goal
+        values[i, COLLABORATION] = follows
 
 
 @kernel
-def _taste(
-    questions: QuestionArrays, survey: F4, rows: U4, count: int, factor: F4, profile: F4, values: F4
-) -> None:
-    """Fill the terms that rest on likeness to what the learner, and others like them, practised."""
+def _taste(questions: QuestionArrays, rows: U4, count: int, factor: F4, profile: F4, values: F4) -> None:
+    """Fill the terms that rest on likeness to what the learner, and others like them, practised.
+
+    `collaborative` holds how strongly others' practice leads to the question's concepts.
+    """
+    own, theirs = np.empty(factor.shape[0], np.int16), np.empty(factor.shape[0], np.int16)
+    step, their_step = coarsen(profile, FINE_STEPS, own), coarsen(factor, FINE_STEPS, theirs)
     for i in range(count):
-        row = rows[i]
-        liked = 0.0
-        if row < questions.factors.shape[0]:
-            liked = min(1.0, max(0.0, dot(factor, questions.factors[row])))
-        follows = 0.0
-        for entry in range(questions.concept_offsets[row], questions.concept_offsets[row + 1]):
-            follows = max(follows, survey[questions.concept_rows[entry], FOLLOWS])
-        values[i, COLLABORATION] = follows * (0.5 + 0.5 * liked)
-        values[i, LIKENESS] = min(1.0, max(0.0, dot(profile, questions.content[row])))
-        values[i, POPULARITY] = questions.popularity[row]
+        card = questions.cards[questions.card_of[rows[i]]]
+        liked = min(1.0, max(0.0, their_step * card.factor_step * alike(theirs, card.factor)))
+        values[i, COLLABORATION] *= 0.5 + 0.5 * liked
+        values[i, LIKENESS] = min(1.0, max(0.0, step * card.content_step * alike(own, card.content)))
+        values[i, POPULARITY] = card.popularity
 
 
 @kernel
@@ -197,16 +204,15 @@ def score(
     means[:] = 0.0
     mean = 0.0
     _practice(questions, survey, found.rows, predicted, values)
-    _taste(questions, survey, found.rows, predicted.shape[0], factor, profile, values)
+    _taste(questions, found.rows, predicted.shape[0], factor, profile, values)
     _repeated(found, recent, shown, settings[NOW], values)
     for i in range(predicted.shape[0]):
-        row = found.rows[i]
         value = values[i]
         p = predicted[i]
         away = (p - settings[TARGET]) / (ZONE_BELOW if p < settings[TARGET] else ZONE_ABOVE)
         value[ZONE] = np.exp(-0.5 * away * away)
         value[GAIN] *= ANYWAY + (1.0 - ANYWAY) * value[ZONE]
-        value[CONTEXT] = _moment(questions.seconds[row], p, settings)
+        value[CONTEXT] = _moment(questions.cards[questions.card_of[found.rows[i]]].seconds, p, settings)
         area = concepts.area[found.concepts[i]]
         sources = found.sources[i]
         chance = 0.0

@@ -8,15 +8,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from engine.catalog import Catalog, invert
+from engine.cards import make_cards
+from engine.catalog import Catalog, Sparse, invert
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.learner.many import fill_bases
+from engine.learner.pairs import by_question
+from engine.learner.state import Records
 from engine.memo import Memo
 from engine.neighbours import NeighbourIndex
 from engine.peers import Peers
 from engine.policy import SOURCES
-from engine.types import F4, F8, I4, I8, U1, U4
+from engine.types import F4, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
 
@@ -84,8 +87,6 @@ class QuestionArrays(NamedTuple):
     exercise_rows: U4
     exercise_weights: F4
     """Concepts that a question exercises, see `engine.catalog.Catalog.exercised`."""
-    base: F8
-    """(nq, 2) base logit, and log(1 + n) of the answers it rests on: `engine.learner.many.fill_bases`."""
     seconds: F4
     content: F4
     factors: F4
@@ -94,6 +95,14 @@ class QuestionArrays(NamedTuple):
     """(nq,)"""
     popular: U4
     """Active rows by falling popularity, ties by the importance of their first concept, then row."""
+    cards: Records
+    """(nq,) of dtype `engine.cards.CARD`: what scoring reads of a question, together."""
+    card_of: I4
+    """(nq,) each question's place among `cards`."""
+    after_code: I8
+    after_row: U4
+    after_weight: F4
+    """Weights of pairs with the question before: `engine.learner.pairs.PairTable`."""
 
 
 class Likes(NamedTuple):
@@ -148,28 +157,15 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
     nothing = np.zeros((0, WIDTH), np.float32)
     peers = Peers.nobody() if collaborative is None else collaborative.peers
     popularity, popular = _popularity(catalog, models)
+    factors = nothing if collaborative is None else collaborative.item_factors
+    pairs = by_question(learner.weights, catalog.question_count)
+    cards, card_of = make_cards(catalog, listed, pairs, learner.weights, bases, content, factors, popularity)
     return Serving(
         catalog=catalog,
         models=models,
         learner=learner,
         question_concepts=questions,
-        concepts=ConceptArrays._make(
-            _frozen(array)
-            for array in ConceptArrays(
-                active=catalog.concept_active & (np.diff(listed.offsets) > 0),
-                area=catalog.area_code,
-                importance=catalog.importance,
-                order=catalog.order,
-                need_offsets=catalog.prerequisites.offsets,
-                need_rows=catalog.prerequisites.rows,
-                need_hard=catalog.prerequisites.hard,
-                open_offsets=catalog.dependents.offsets,
-                open_rows=catalog.dependents.rows,
-                open_hard=catalog.dependents.hard,
-                median_logit=np.nan_to_num(learner.weights.concept_median, nan=learner.prior_logit),
-                centroid=_centroids(catalog, content).T,
-            )
-        ),
+        concepts=_concept_arrays(catalog, learner, listed, content),
         questions=QuestionArrays._make(
             _frozen(array)
             for array in QuestionArrays(
@@ -183,17 +179,41 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
                 exercise_offsets=catalog.exercises.offsets,
                 exercise_rows=catalog.exercises.rows,
                 exercise_weights=catalog.exercise_weights,
-                base=bases,
                 seconds=catalog.expected_seconds,
                 content=content,
-                factors=nothing if collaborative is None else collaborative.item_factors,
+                factors=factors,
                 popularity=popularity,
                 popular=popular,
+                cards=cards,
+                card_of=card_of,
+                after_code=pairs.code,
+                after_row=pairs.row,
+                after_weight=pairs.weight,
             )
         ),
         gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
         peers=Peers._make(_frozen(array) for array in peers),
         even_take_up=_frozen(np.full((len(SOURCES), len(catalog.areas)), 0.5, np.float32)),
+    )
+
+
+def _concept_arrays(catalog: Catalog, learner: LearnerModel, shelves: Sparse, content: F4) -> ConceptArrays:
+    return ConceptArrays._make(
+        _frozen(array)
+        for array in ConceptArrays(
+            active=catalog.concept_active & (np.diff(shelves.offsets) > 0),
+            area=catalog.area_code,
+            importance=catalog.importance,
+            order=catalog.order,
+            need_offsets=catalog.prerequisites.offsets,
+            need_rows=catalog.prerequisites.rows,
+            need_hard=catalog.prerequisites.hard,
+            open_offsets=catalog.dependents.offsets,
+            open_rows=catalog.dependents.rows,
+            open_hard=catalog.dependents.hard,
+            median_logit=np.nan_to_num(learner.weights.concept_median, nan=learner.prior_logit),
+            centroid=_centroids(catalog, content).T,
+        )
     )
 
 

@@ -321,16 +321,19 @@ def hash_pair(kind: int, first: int, second: int) -> np.uint64:
 
 
 @kernel
+def how_met(header: Record, met: Record) -> int:
+    """Return how a question of the ring was met, 1 to 4: wrong or right, then the same of the answer just before."""
+    return 1 + widen(met.last) + (2 if header.applied - met.step <= 1 else 0)
+
+
+@kernel
 def pair_key(
     kind: int, header: Record, met: Record, known: bool, concept_pattern: int, question: int, concept: int
 ) -> np.uint64:
     """Key of pair feature `kind` (see PAIR_NAMES) for a question and its first concept, 0 where there is none."""
     last = widen(header.pattern & 1)
     if kind == 0:
-        how = 0
-        if known:
-            how = 1 + widen(met.last) + (2 if header.applied - met.step <= 1 else 0)
-        return hash_pair(widen(0), question, how)
+        return hash_pair(widen(0), question, how_met(header, met) if known else widen(0))
     if kind == 1:
         return hash_pair(widen(1), question, last_outcomes(concept_pattern, 2))
     if kind == 2:

@@ -8,9 +8,10 @@ from engine.jit import kernel
 from engine.learner.features import (
     N_CONCEPT,
     N_GLOBAL,
-    N_PAIRS,
     SHRINK,
-    pair_key,
+    hash_pair,
+    how_met,
+    last_outcomes,
     question_features,
     question_slope,
 )
@@ -29,7 +30,7 @@ from engine.learner.score import (
 )
 from engine.learner.state import FILTERS, Records
 from engine.learner.update import Record, sigmoid, widen
-from engine.types import F8, I4, NO_ROW, U4
+from engine.types import F4, F8, I4, I8, NO_ROW, U4
 
 
 @kernel
@@ -49,7 +50,9 @@ def score_candidates(
     questions: U4,
     met: I4,
     place: I4,
-    bases: F8,
+    cards: Records,
+    card_of: I4,
+    after: tuple[I8, U4, F4],
     qc: QuestionConcepts,
     w: Weights,
     now: float,
@@ -58,81 +61,114 @@ def score_candidates(
     """Fill out (n,) with what `engine.learner.score.score_questions` does, to the bit, for rows of the catalogue.
 
     `met` (n,) is each question's place in the ring, -1 where it is not there; `place` (concepts,) what
-    `engine.learner.view.stand` fills; `bases` what `fill_bases` fills.
+    `engine.learner.view.stand` fills; `cards` and `card_of` (questions,) are `engine.cards.make_cards`'s, `after` the
+    codes, rows and weights of `engine.learner.pairs.PairTable`.
     """
     head = header[0]
     room = make_scratch()
     parts = np.full(place.shape[0], math.nan)
     whole = global_score(head, now, w, room)
     slope = question_slope(room.whole)
+    any_two = last_outcomes(widen(head.pattern), 2)
     for i in range(questions.shape[0]):
         question = widen(questions[i])
+        card = cards[card_of[question]]
         start_level(head, room.level, room.spread)
         total = whole
-        share = 1.0 / max(qc.offsets[question + 1] - qc.offsets[question], 1)
-        for pair in range(qc.offsets[question], qc.offsets[question + 1]):
-            row = widen(qc.concepts[pair])
+        share = 1.0 / max(widen(card.concepts), 1)
+        own_two = widen(1)
+        for pair in range(card.concepts):
+            row = widen(card.concept if pair == 0 else qc.concepts[qc.offsets[question] + pair])
             at = widen(place[row])
             add_level(concepts, at, share, room.level, room.spread)
             if math.isnan(parts[row]):
                 parts[row] = concept_score(head, concepts, at, row, now, w, room)
             total += share * parts[row]
-        if qc.offsets[question] == qc.offsets[question + 1]:
+            if pair == 0 and at >= 0:
+                own_two = last_outcomes(widen(concepts[at].pattern), 2)
+        if card.concepts == 0:
             total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, w, room)
-        total += _own_part(head, recent, widen(met[i]), bases[question], now, w, room)
-        if question < w.question.shape[0]:
-            total += w.question[question, 0] + w.question[question, 1] * slope
-        out[i] = total
-    if w.pair_key.shape[0] > 1:
-        _add_pairs(head, concepts, recent, questions, met, place, qc, w, out)
+        total += _own_part(head, recent, widen(met[i]), card.base, card.evidence, now, w, room)
+        total += card.bias + card.slope * slope
+        how = widen(0)
+        if met[i] >= 0:
+            how = how_met(head, recent[met[i]])
+        total += card.met[how]
+        total += card.after_own[own_two - 1]
+        out[i] = total + card.after_any[any_two - 1]
+    if head.applied > 0 and w.pair_key.shape[0] > 1:
+        _add_after_question(head, questions, after, out)
+        _add_after_concept(head, questions, cards, card_of, w, parts, out)
     for i in range(questions.shape[0]):
         out[i] = sigmoid(out[i])
 
 
 @kernel
 def _own_part(
-    head: Record, recent: Records, met: int, base: F8, now: float, w: Weights, room: Scratch
+    head: Record,
+    recent: Records,
+    met: int,
+    base: float,
+    evidence: float,
+    now: float,
+    w: Weights,
+    room: Scratch,
 ) -> float:
     """Log odds from the question itself and from what its concepts add up to; room holds level and spread."""
     if met >= 0:
         question_features(
-            head, recent[met], True, base[0], 0.0, room.level, room.spread, now, w.constants[2], room.part
+            head, recent[met], True, base, 0.0, room.level, room.spread, now, w.constants[2], room.part
         )
-        room.part[1 + FILTERS] = base[1]
+        room.part[1 + FILTERS] = evidence
         return dot_question(w, room.part)
     # Of a question that is not in the ring, all further features are 0.
     first = N_GLOBAL + N_CONCEPT
-    total = w.dense[first] * base[0]
+    total = w.dense[first] * base
     for j in range(FILTERS):
-        total += w.dense[first + 1 + j] * (
-            (base[0] + room.level[j]) / math.sqrt(1.0 + SHRINK * room.spread[j])
-        )
-    return float(total + w.dense[first + 1 + FILTERS] * base[1])
+        total += w.dense[first + 1 + j] * ((base + room.level[j]) / math.sqrt(1.0 + SHRINK * room.spread[j]))
+    return float(total + w.dense[first + 1 + FILTERS] * evidence)
 
 
 @kernel
-def _add_pairs(
-    head: Record,
-    concepts: Records,
-    recent: Records,
-    questions: U4,
-    met: I4,
-    place: I4,
-    qc: QuestionConcepts,
-    w: Weights,
-    out: F8,
-) -> None:
-    """Add the weights of each question's pairs to out (n,): in a loop of its own, so that look-ups overlap."""
+def _add_after_question(head: Record, questions: U4, after: tuple[I8, U4, F4], out: F8) -> None:
+    """Add to out (n,) the weights of pairs with the learner's last question: few questions have any."""
+    codes, rows, weights = after
+    code = 2 * widen(head.last_question) + widen(head.pattern & 1)
+    start = np.searchsorted(codes, code)
+    stop = start
+    while stop < codes.shape[0] and codes[stop] == code:
+        stop += 1
+    if start == stop:
+        return
     for i in range(questions.shape[0]):
-        question = widen(questions[i])
-        first, pattern = widen(NO_ROW), widen(1)
-        if qc.offsets[question] < qc.offsets[question + 1]:
-            first = widen(qc.concepts[qc.offsets[question]])
-            if place[first] >= 0:
-                pattern = widen(concepts[place[first]].pattern)
-        known = met[i] >= 0
-        seen = recent[max(widen(met[i]), 0)]
-        for kind in range(N_PAIRS):
-            key = pair_key(kind, head, seen, known, pattern, question, first)
-            if key != np.uint64(0):
-                out[i] += find_pair(w, key)
+        at = start + np.searchsorted(rows[start:stop], questions[i])
+        if at < stop and rows[at] == questions[i]:
+            out[i] += weights[at]
+
+
+@kernel
+def _add_after_concept(
+    head: Record, questions: U4, cards: Records, card_of: I4, w: Weights, known: F8, out: F8
+) -> None:
+    """Add to out (n,) the weights of pairs of the first concept with the last one; known (concepts,) is overwritten."""
+    known[:] = math.nan
+    outside = math.nan
+    for i in range(questions.shape[0]):
+        card = cards[card_of[questions[i]]]
+        row = widen(card.concept)
+        if card.concepts == 0:
+            if math.isnan(outside):
+                outside = _after_concept(head, widen(NO_ROW), w)
+            out[i] += outside
+            continue
+        if math.isnan(known[row]):
+            known[row] = _after_concept(head, row, w)
+        out[i] += known[row]
+
+
+@kernel
+def _after_concept(head: Record, concept: int, w: Weights) -> float:
+    """Return the weight of a concept after the last one, 0 when it has none."""
+    if head.last_concept[0] == NO_ROW:
+        return 0.0
+    return find_pair(w, hash_pair(5 + widen(head.pattern & 1), concept, widen(head.last_concept[0])))

@@ -30,7 +30,8 @@ def test_leaning_equals_its_naive_twin(seed: int) -> None:
     for i, row in enumerate(rows):
         c = int(found.concepts[i])
         standing = float(out[c, COLUMNS.index("STANDING")])
-        base, evidence = (float(x) for x in served.questions.base[row])
+        card = served.questions.cards[served.questions.card_of[row]]
+        base, evidence = float(card["base"]), float(card["evidence"])
         twin = naive_slate.leaned(
             float(before[i]), standing, base - float(served.concepts.median_logit[c]), evidence
         )

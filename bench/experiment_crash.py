@@ -26,12 +26,12 @@ from genie.v1 import experiment_service_pb2 as pb
 from genie.v1 import experiment_service_pb2_grpc
 from server.convert import timestamp
 from store.api import Partition, Store, Transaction
+from store.experiment_cells import snapshots
 from store.experiment_reports import (
     ReportOutcome,
     ReportRecord,
     place_everyone,
     record_reports,
-    snapshots,
 )
 from store.experiments import ExperimentRecord, find_experiment
 from store.lmdb_store import LmdbStore

@@ -1,4 +1,4 @@
-"""From reports to exact moments: each report counts once, in any order. Decides and estimates nothing.
+"""From reports to what learners contribute: each report counts once, in any order. Adds up no learners.
 
 All reports of a learner are kept: an exposure that comes to light late moves the learner's windows, and then
 what counts is worked out anew. What a learner contributes is the sum of whole numbers (fixed point), so that
@@ -7,8 +7,6 @@ neither the order nor the batching of reports leaves a trace.
 EXPERIMENT_REPORT   learner digest, report digest -> report
 EXPERIMENT_LEARNER  learner digest                -> who the learner is to the experiment, sums a metric
 EXPERIMENT_DUE      when (u64), metric (u16), learner digest -> nothing: a window that has yet to pass
-EXPERIMENT_CELL     phase (u16), metric (u16), arm (u8)      -> moments
-EXPERIMENT_COUNTS   phase (u16)                   -> learners assigned and exposed, by arm
 """
 
 import math
@@ -19,10 +17,11 @@ from itertools import islice
 from typing import Final
 
 from engine.experiments.assignment import Assigner
-from engine.experiments.moments import EMPTY, FRACTION_BITS, LARGEST, SUM_BYTES, Moments, Observation
-from engine.experiments.plan import Kind, PhaseSnapshot
+from engine.experiments.moments import FRACTION_BITS, LARGEST, Observation
+from engine.experiments.plan import Kind
 from store.api import Reader, Table, Transaction
-from store.codec import DIGEST_BYTES, RecordCodec, Versioned, digest
+from store.codec import DIGEST_BYTES, RecordCodec, digest
+from store.experiment_cells import change_moments, count_learner
 from store.experiments import DRAFT, ExperimentRecord, MetricRecord
 
 MOST_VALUE = 1e6
@@ -84,7 +83,6 @@ class LearnerRecord:
 
 _REPORT: Final = RecordCodec(ReportRecord)
 _LEARNER: Final = RecordCodec(LearnerRecord)
-_CELL: Final = Versioned("experiment moments", 1)
 
 
 def record_reports(
@@ -190,27 +188,6 @@ def list_reports(reader: Reader, learner_id: str) -> list[ReportRecord]:
     return _reports(reader, digest(learner_id))
 
 
-def snapshots(reader: Reader, experiment: ExperimentRecord) -> list[PhaseSnapshot]:
-    """What each phase has seen."""
-    arms = len(experiment.arms)
-    cells: dict[tuple[int, int], list[Moments]] = {}
-    for key, value in reader.scan(Table.EXPERIMENT_CELL):
-        phase, metric, arm = int.from_bytes(key[:2], "big"), int.from_bytes(key[2:4], "big"), key[4]
-        cells.setdefault((phase, metric), [EMPTY] * arms)[arm] = _decode_moments(value)
-    found = []
-    for number, phase_record in enumerate(experiment.phases):
-        assigned, exposed = _decode_counts(reader.get(Table.EXPERIMENT_COUNTS, _phase_key(number)), arms)
-        moments = {
-            metric.name: cells[number, place]
-            for place, metric in enumerate(experiment.metrics)
-            if (number, place) in cells
-        }
-        found.append(
-            PhaseSnapshot(weights=phase_record.weights, exposed=exposed, assigned=assigned, moments=moments)
-        )
-    return found
-
-
 def _relevance(
     experiment: ExperimentRecord,
     report: ReportRecord,
@@ -302,9 +279,9 @@ def _move(
         if old == new and old_cell == new_cell:
             continue
         if old is not None:
-            _change(tx, place, old_cell, old, enters=False)
+            change_moments(tx, place, old_cell, old, enters=False)
         if new is not None:
-            _change(tx, place, new_cell, new, enters=True)
+            change_moments(tx, place, new_cell, new, enters=True)
 
 
 def _move_due(
@@ -335,38 +312,13 @@ def _observation(
     return (value, denominator if metric.kind is Kind.RATIO else 1.0, covariate)
 
 
-def _change(
-    tx: Transaction, metric: int, cell: tuple[int, int], observation: Observation, *, enters: bool
-) -> None:
-    key = _phase_key(cell[0]) + metric.to_bytes(2, "big") + bytes((cell[1],))
-    held = tx.get(Table.EXPERIMENT_CELL, key)
-    moments = EMPTY if held is None else _decode_moments(held)
-    value, denominator, covariate = observation
-    change = moments.add if enters else moments.remove
-    moments = change(value, denominator=denominator, covariate=covariate)
-    tx.put(Table.EXPERIMENT_CELL, key, _encode_moments(moments))
-
-
 def _move_counts(
     tx: Transaction, experiment: ExperimentRecord, before: LearnerRecord, after: LearnerRecord
 ) -> None:
-    arms = len(experiment.arms)
     for learner, step in ((before, -1), (after, 1)):
-        if learner.met is None:
-            continue
-        key = _phase_key(learner.cell_phase())
-        assigned, exposed = _decode_counts(tx.get(Table.EXPERIMENT_COUNTS, key), arms)
-        assigned[learner.arm] += step
-        exposed[learner.arm] += step if learner.exposed is not None else 0
-        packed = b"".join(count.to_bytes(8, "big") for count in (*assigned, *exposed))
-        tx.put(Table.EXPERIMENT_COUNTS, key, packed)
-
-
-def _decode_counts(value: bytes | None, arms: int) -> tuple[list[int], list[int]]:
-    if value is None:
-        return [0] * arms, [0] * arms
-    counts = [int.from_bytes(value[i : i + 8], "big") for i in range(0, len(value), 8)]
-    return counts[:arms], counts[arms:]
+        if learner.met is not None:
+            place = (learner.cell_phase(), learner.arm)
+            count_learner(tx, experiment, place, step, exposed=learner.exposed is not None)
 
 
 def _fixed(number: float) -> int:
@@ -385,24 +337,6 @@ def _decode_sums(packed: bytes, metrics: int) -> list[tuple[int, int]]:
         int.from_bytes(packed[i : i + width], "little", signed=True) for i in range(0, len(packed), width)
     ]
     return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _encode_moments(moments: Moments) -> bytes:
-    return _CELL.seal(b"".join(n.to_bytes(SUM_BYTES, "little", signed=True) for n in moments.sums()))
-
-
-def _decode_moments(value: bytes) -> Moments:
-    packed = _CELL.open(value)
-    return Moments(
-        *(
-            int.from_bytes(packed[i : i + SUM_BYTES], "little", signed=True)
-            for i in range(0, len(packed), SUM_BYTES)
-        )
-    )
-
-
-def _phase_key(phase: int) -> bytes:
-    return phase.to_bytes(2, "big")
 
 
 def _due_key(at: float, metric: int, owner: bytes) -> bytes:

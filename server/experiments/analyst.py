@@ -18,7 +18,8 @@ from server.experiments.errors import ExperimentNotFound
 from server.experiments.messages import DAY_SECONDS, results_message, same_results
 from server.logs import log
 from store.api import Partition, Store, StoreError, Transaction
-from store.experiment_reports import due, settle, snapshots
+from store.experiment_cells import snapshots
+from store.experiment_reports import due, settle
 from store.experiments import (
     DRAFT,
     ROLLED_BACK,

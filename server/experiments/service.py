@@ -36,7 +36,8 @@ from server.services.answers import committed
 from server.services.paging import open_page, take_page
 from server.validate import Violations
 from store.api import Partition, Store, Transaction
-from store.experiment_reports import list_reports, phase_of, snapshots
+from store.experiment_cells import snapshots
+from store.experiment_reports import list_reports, phase_of
 from store.experiments import (
     DRAFT,
     ROLLED_BACK,

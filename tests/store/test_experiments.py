@@ -10,6 +10,7 @@ import pytest
 from engine.experiments.moments import EMPTY, Moments
 from engine.experiments.plan import Decision, Kind, PhaseSnapshot, Role, Running, Verdict
 from store.api import Partition, Store, Table, Transaction
+from store.experiment_cells import snapshots
 from store.experiment_reports import (
     ReportOutcome,
     ReportRecord,
@@ -20,7 +21,6 @@ from store.experiment_reports import (
     place_everyone,
     record_reports,
     settle,
-    snapshots,
 )
 from store.experiments import (
     ROLLED_BACK,

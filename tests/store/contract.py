@@ -16,7 +16,7 @@ from store.api import (
     Table,
     Transaction,
 )
-from tests.store.counter_contract import ANN, BOB, CATALOGUE, OTHER, CounterContract
+from tests.store.counter_contract import ANN, BOB, CATALOGUE, OTHER, CounterContract, counter
 
 HOSTILE_IDS = [
     "a",

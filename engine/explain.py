@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+from engine.draw import LEAST_LIFT
 from engine.learner import TARGET_RETENTION
 from engine.messages import ENGLISH
 from engine.policy import SOURCES, TERMS
 from engine.reasons import CHANCE, Facts, percent, plain_items, sentence, source_names, start_sentence, title
 from engine.scoring import KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
-from engine.slate import LEAST_LIFT, Slate
+from engine.slate import Slate
 from engine.survey import START
 
 MAIN_REASONS = 3

@@ -54,6 +54,11 @@ if TYPE_CHECKING:
         """Compile a flat numeric function; typed as the function itself."""
         return function
 
+    def brief_kernel(function: Callable[P, R]) -> Callable[P, R]:
+        """The same, keeping hold of the interpreter: for what takes less time than letting go and coming back."""
+        return function
+
 else:
     # fastmath stays off: it reorders sums, and replay must rebuild records bit for bit.
     kernel = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
+    brief_kernel = njit(cache=True, nogil=False, fastmath=False, error_model="numpy")

@@ -123,7 +123,7 @@ def cross_fitted(features: F8, rewards: F8, groups: I8, asked: F8, asked_groups:
 
 
 def chances(scores: F8, sameness: F8, penalty: float, temperature: float) -> F8:
-    """Return (n,) with which chance each candidate is drawn next: what `engine.slate.draw` draws with.
+    """Return (n,) with which chance each candidate is drawn next: what `engine.draw.draw` draws with.
 
     `scores` (n,) before, and `sameness` (n,) the values of `diversity`, whose signed weight is `penalty`; NaN scores
     are taken already. Temperature 0 takes the best, the first of equals.

@@ -1,11 +1,10 @@
-"""The one pass from learners' states to drawn slates: every stage of many learners in one kernel. Decides nothing
-itself: the stages do.
+"""The one pass from learners' states to pools of scored candidates: every stage of many learners in one kernel. Decides
+nothing itself: the stages do.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
 from engine.jit import kernel
@@ -18,8 +17,20 @@ from engine.peers import Peers
 from engine.policy import SOURCES, TERMS
 from engine.scoring import lean, score
 from engine.serving import ConceptArrays, QuestionArrays
-from engine.slate import LEAST_LIFT, SlateReason, describe, draw
-from engine.survey import HISTORY, NOW, OBJECTIVE_ROW, READY, SURVEY_WIDTH, TARGET, survey
+from engine.slate import SlateReason
+from engine.survey import (
+    HISTORY,
+    NOW,
+    OBJECTIVE_ROW,
+    READY,
+    RECALL_TARGET,
+    REVIEW,
+    STEPS,
+    SURVEY_WIDTH,
+    TARGET,
+    UNLOCKS,
+    survey,
+)
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4
 
 # Columns of `Asked.plan`. The bounds are those of a learner's own part of `touched` or `rows`.
@@ -67,21 +78,39 @@ class Rule(NamedTuple):
     """(21,) FSRS weights."""
     usual: U1
     """(nc,) 1 for the concepts that this policy shows a learner without history."""
+    temperature: float
 
 
-class Made(NamedTuple):
-    """What a pass fills."""
+class Pooled(NamedTuple):
+    """What a pass fills; the pools lie one after another."""
 
-    heads: npt.NDArray[Any]
+    heads: Records
     """(n,) of dtype HEAD; what is the same for all learners is there before the pass."""
-    items: npt.NDArray[Any]
-    """(n, limit) of dtype ITEM; the head says how many count."""
-    leads: npt.NDArray[np.int8]
-    """(n, limit) the term that lifts each item most over the average candidate, −1 where none does."""
+    ends: I8
+    """(n,) where each learner's candidates end."""
+    items: Records
+    """(≥ candidates,) of dtype ITEM, zero before the pass; `score` without `diversity`, no propensity."""
+    lots: Records
+    """(≥ candidates,) of dtype LOT."""
+
+
+class Desk(NamedTuple):
+    """Buffers for one learner at a time; nc concepts, MAX_CANDIDATES candidates."""
+
+    standing: F8
+    counts: U4
+    mastered: U1
+    place: I4
+    outlook: F4
+    wishes: F4
+    met: I4
+    predicted: F8
+    values: F4
+    scores: F8
 
 
 @kernel
-def make_slates(
+def fill_pools(
     concepts: ConceptArrays,
     questions: QuestionArrays,
     weights: Weights,
@@ -89,83 +118,154 @@ def make_slates(
     peers: Peers,
     asked: Asked,
     rule: Rule,
-    temperature: float,
+    limit: int,
     any_question: bool,
-    made: Made,
+    made: Pooled,
 ) -> None:
-    """Fill `made` with a slate for each learner; the same as the stages one by one, to the bit.
+    """Fill `made` with a pool for each learner; the same as the stages one by one, to the bit.
 
-    `any_question`: whether the catalogue has an active question at all.
+    `limit`: questions that a slate is to hold; `any_question`: whether the catalogue has an active question at all.
     """
-    size = concepts.active.shape[0]
-    view = np.empty((size, VIEW_FLOATS))
-    counts = np.empty((size, VIEW_COUNTS), np.uint32)
-    mastered, place = np.empty(size, np.uint8), np.empty(size, np.int32)
-    outlook = np.empty((size, SURVEY_WIDTH), np.float32)
-    wishes = np.empty((len(SOURCES), size), np.float32)
-    met, predicted = np.empty(MAX_CANDIDATES, np.int32), np.empty(MAX_CANDIDATES)
-    values = np.empty((MAX_CANDIDATES, len(TERMS)), np.float32)
-    scores = np.empty(MAX_CANDIDATES)
+    desk = _desk(concepts.active.shape[0])
     means = np.empty(len(TERMS))
-    limit = made.items.shape[1]
-    chosen, sameness = np.empty(limit, np.int64), np.empty(limit, np.float32)
-    propensity, final = np.empty(limit), np.empty(limit)
     found = _room(asked)
+    start = limit - limit
     for i in range(asked.headers.shape[0]):
-        header, plan, settings = asked.headers[i : i + 1], asked.plan[i], asked.settings[i]
-        touched, recent = asked.touched[plan[TOUCHED] : plan[TOUCHED_END]], asked.recents[i]
-        seed = plan[SEED]
-        stand(header, touched, weights, settings[NOW], view, counts, mastered, place)
-        survey(
-            concepts, touched, view, counts, mastered, peers, rule.memory, asked.profiles[i],
-            settings, seed, outlook, wishes,
-        )  # fmt: skip
-        found.counts[:] = 0
-        found.slots[:] = VACANT
-        held = gather(
-            concepts, questions, outlook, wishes, rule.quotas, asked.rows[plan[NEAR] : plan[NEAR_END]],
-            asked.rows[plan[EXCLUDED] : plan[EXCLUDED_END]], recent, settings, seed, limit, found,
-        )  # fmt: skip
-        _meet(found, held, recent, met)
-        score_candidates(
-            header, touched, recent, found.rows[:held], met, place, questions.cards, questions.card_of,
-            (questions.after_code, questions.after_row, questions.after_weight), own_concepts, weights,
-            settings[NOW], predicted[:held],
-        )  # fmt: skip
-        lean(concepts, questions, outlook, found, predicted[:held])
-        mean_score = score(
-            concepts, questions, outlook, found, predicted[:held], recent,
-            asked.rows[plan[SHOWN] : plan[SHOWN_END]], asked.factors[i], asked.profiles[i],
-            asked.take_up[plan[TASTE]], settings, rule.weights, values[:held], scores[:held], means,
-        )  # fmt: skip
+        settings = asked.settings[i]
+        held, mean_score = _score_one(
+            concepts, questions, weights, own_concepts, peers, asked, i, rule, limit, desk, found, means
+        )
+        made.ends[i] = start + held
+        items, lots = made.items[start : start + held], made.lots[start : start + held]
+        describe(found, desk, questions.seconds, settings, items)
+        lay_out(desk.scores[:held], found, rule.temperature, rule.usual, settings[HISTORY] > 0.0, lots)
+        start += held
         shown = min(limit, held)
-        best_left = draw(
-            scores[:held], found, rule.weights, temperature, seed, chosen[:shown], sameness[:shown],
-            propensity[:shown], final[:shown],
-        )  # fmt: skip
-        describe(
-            found, chosen[:shown], sameness, propensity, final, predicted, values, outlook, view, counts, mastered,
-            questions.seconds, settings, made.items[i],
-        )  # fmt: skip
-        _lead(made.items[i], shown, rule.weights, means, made.leads[i])
         head = made.heads[i]
         head.shown = shown
         head.candidates = held
-        head.reason = _reason(concepts, outlook, shown, limit, any_question)
+        head.reason = _reason(concepts, desk.outlook, shown, limit, any_question)
         head.objective = int(settings[OBJECTIVE_ROW])
-        head.answers = header[0].applied
-        head.seed = seed
+        head.answers = asked.headers[i].applied
+        head.pool_seed = asked.plan[i, SEED]
         head.made_at = settings[NOW]
-        head.last_answered_at = header[0].last_at
+        head.last_answered_at = asked.headers[i].last_at
         head.mean_score = mean_score
-        head.best_left = best_left
         head.target = settings[TARGET]
-        head.unlike_stranger = _unlike(made.items[i], shown, rule.usual) if settings[HISTORY] > 0.0 else 0.0
         for term in range(means.shape[0]):
             head.weights[term] = rule.weights[term]
             head.means[term] = means[term]
         for source in range(found.counts.shape[0]):
             head.source_counts[source] = found.counts[source]
+
+
+@kernel
+def _score_one(
+    concepts: ConceptArrays,
+    questions: QuestionArrays,
+    weights: Weights,
+    own_concepts: QuestionConcepts,
+    peers: Peers,
+    asked: Asked,
+    i: int,
+    rule: Rule,
+    limit: int,
+    desk: Desk,
+    found: Candidates,
+    means: F8,
+) -> tuple[int, float]:
+    """Find and score the candidates of learner i; returns (how many, mean score), fills desk, found and means."""
+    header, plan, settings = asked.headers[i : i + 1], asked.plan[i], asked.settings[i]
+    touched, recent = asked.touched[plan[TOUCHED] : plan[TOUCHED_END]], asked.recents[i]
+    seed = plan[SEED]
+    stand(header, touched, weights, settings[NOW], desk.standing, desk.counts, desk.mastered, desk.place)
+    survey(
+        concepts, touched, desk.standing, desk.counts, desk.mastered, peers, rule.memory, asked.profiles[i],
+        settings, seed, desk.outlook, desk.wishes,
+    )  # fmt: skip
+    found.counts[:] = 0
+    found.slots[:] = VACANT
+    held = gather(
+        concepts, questions, desk.outlook, desk.wishes, rule.quotas, asked.rows[plan[NEAR] : plan[NEAR_END]],
+        asked.rows[plan[EXCLUDED] : plan[EXCLUDED_END]], recent, settings, seed, limit, found,
+    )  # fmt: skip
+    _meet(found, held, recent, desk.met)
+    predicted = desk.predicted[:held]
+    score_candidates(
+        header, touched, recent, found.rows[:held], desk.met, desk.place, questions.cards, questions.card_of,
+        (questions.after_code, questions.after_row, questions.after_weight), own_concepts, weights,
+        settings[NOW], predicted,
+    )  # fmt: skip
+    lean(concepts, questions, desk.outlook, found, predicted)
+    mean_score = score(
+        concepts, questions, desk.outlook, found, predicted, recent,
+        asked.rows[plan[SHOWN] : plan[SHOWN_END]], asked.factors[i], asked.profiles[i],
+        asked.take_up[plan[TASTE]], settings, rule.weights, desk.values[:held], desk.scores[:held], means,
+    )  # fmt: skip
+    return held, mean_score
+
+
+@kernel
+def _desk(size: int) -> Desk:
+    """Return room for one learner and `size` concepts."""
+    return Desk(
+        np.empty((size, VIEW_FLOATS)),
+        np.empty((size, VIEW_COUNTS), np.uint32),
+        np.empty(size, np.uint8),
+        np.empty(size, np.int32),
+        np.empty((size, SURVEY_WIDTH), np.float32),
+        np.empty((len(SOURCES), size), np.float32),
+        np.empty(MAX_CANDIDATES, np.int32),
+        np.empty(MAX_CANDIDATES),
+        np.empty((MAX_CANDIDATES, len(TERMS)), np.float32),
+        np.empty(MAX_CANDIDATES),
+    )
+
+
+@kernel
+def describe(found: Candidates, desk: Desk, seconds: F4, settings: F8, items: Records) -> None:
+    """Fill items (n,) of dtype ITEM with what is known of each candidate; `seconds` (nq,) by question row."""
+    for i in range(items.shape[0]):
+        c = found.concepts[i]
+        item = items[i]
+        item.question = found.rows[i]
+        item.concept = c
+        item.score = desk.scores[i]
+        item.propensity = 0.0
+        item.last_at = desk.standing[c, 6]
+        item.predicted = desk.predicted[i]
+        for term in range(desk.values.shape[1]):
+            item.values[term] = desk.values[i, term]
+        item.mastery = desk.standing[c, 0]
+        item.mastery_sd = desk.standing[c, 1]
+        item.recall = desk.standing[c, 2]
+        item.stability = desk.standing[c, 3]
+        item.ready = desk.outlook[c, READY]
+        item.seconds = seconds[found.rows[i]]
+        item.attempts = desk.counts[c, 0]
+        item.correct = desk.counts[c, 1]
+        item.steps = int(desk.outlook[c, STEPS])
+        item.unlocks = int(desk.outlook[c, UNLOCKS])
+        item.sources = found.sources[i]
+        item.due = 1 if desk.standing[c, 2] < settings[RECALL_TARGET] else 0
+        item.mastered = desk.mastered[c]
+
+
+@kernel
+def lay_out(
+    scores: F8, found: Candidates, temperature: float, usual: U1, has_history: bool, lots: Records
+) -> None:
+    """Fill lots (n,) of dtype LOT, from which slates are drawn."""
+    best = -np.inf
+    for i in range(lots.shape[0]):
+        best = max(best, scores[i])
+    for i in range(lots.shape[0]):
+        lot = lots[i]
+        lot.score = scores[i]
+        lot.odds = np.exp((scores[i] - best) / temperature) if temperature > 0.0 else 0.0
+        lot.concept = found.concepts[i]
+        lot.review = (found.sources[i] >> REVIEW) & 1
+        lot.unusual = 1 - usual[found.concepts[i]] if has_history else 0
 
 
 @kernel
@@ -199,23 +299,6 @@ def _meet(found: Candidates, held: int, recent: Records, met: I4) -> None:
 
 
 @kernel
-def _lead(items: npt.NDArray[Any], shown: int, weights: F8, means: F8, leads: npt.NDArray[np.int8]) -> None:
-    """Fill leads (shown,) as `engine.slate.Slate.leads` says."""
-    for rank in range(shown):
-        raised = 0.0
-        most = 0.0
-        leads[rank] = -1
-        for term in range(weights.shape[0]):
-            lift = weights[term] * items[rank].values[term] - weights[term] * means[term]
-            raised += max(lift, 0.0)
-            if lift > most:
-                most = lift
-                leads[rank] = term
-        if raised <= LEAST_LIFT:
-            leads[rank] = -1
-
-
-@kernel
 def _reason(concepts: ConceptArrays, outlook: F4, shown: int, limit: int, any_question: bool) -> int:
     """Return the number of the `SlateReason`."""
     if shown == limit:
@@ -228,12 +311,3 @@ def _reason(concepts: ConceptArrays, outlook: F4, shown: int, limit: int, any_qu
         if concepts.active[c] == 1 and outlook[c, READY] > 0.0:
             return _EXCLUDED
     return _NOTHING
-
-
-@kernel
-def _unlike(items: npt.NDArray[Any], shown: int, usual: U1) -> float:
-    """Return the share of the shown concepts that are not among the usual ones."""
-    other = 0
-    for rank in range(shown):
-        other += 1 - usual[items[rank].concept]
-    return other / max(shown, 1)

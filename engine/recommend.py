@@ -1,4 +1,4 @@
-"""From a learner's state to a slate: what a pass of the kernels reads is put together here. The engine's main door."""
+"""From learners' states to pools and slates: what a pass of the kernels reads is put together here. The main door."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES, NEAREST_SHARE
+from engine.draw import LOT
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
 from engine.likes import likes_of
-from engine.pipeline import Asked, Made, Rule, make_slates
+from engine.pipeline import Asked, Pooled, Rule, fill_pools
 from engine.policy import Policy
+from engine.pools import Pool, Slates, draw_slates
 from engine.serving import Serving
-from engine.slate import ITEM, Slate, Slates, blank_heads
+from engine.slate import ITEM, Slate, blank_heads
 from engine.survey import COLLABORATIVE
 from engine.target import target_for
 from engine.types import F4, NO_ROW, U1, U4
@@ -51,7 +53,9 @@ class RecommendQuery:
     """What is asked for."""
 
     seed: int
-    """Of every random choice, 0 to 2^63 − 1; see `seed_of`."""
+    """Of the draw, 0 to 2^63 − 1; see `seed_of`."""
+    pool_seed: int = -1
+    """Of every random choice before the draw, likewise; −1 takes the same."""
     limit: int = 10
     """Most questions to return, 1 to MAX_LIMIT."""
     objective: int = -1
@@ -115,14 +119,36 @@ def recommend_many(
     now: float,
     take_ups: Sequence[F4 | None] | None = None,
 ) -> Slates:
-    """Return the slates of many learners, worked out in one pass of one kernel: each is what `recommend` returns.
+    """Return the slates of many learners, worked out and drawn together: each is what `recommend` returns.
 
     The queries must agree in their limit. `take_ups` holds one entry a learner, as in `recommend`.
 
     Raises:
         ValueError: the limit or a seed is out of its bounds, or the limits differ.
     """
-    return _recommend(queries, states, serving, policy, now, take_ups, strangers(serving, policy))
+    pools = pools_of(queries, states, serving, policy, moments=[now] * len(queries), take_ups=take_ups)
+    return draw_slates(pools, [query.seed for query in queries], queries[0].limit, policy)
+
+
+def pools_of(
+    queries: Sequence[RecommendQuery],
+    states: Sequence[LearnerState],
+    serving: Serving,
+    policy: Policy,
+    *,
+    moments: Sequence[float],
+    take_ups: Sequence[F4 | None] | None = None,
+) -> list[Pool]:
+    """Return what slates are drawn from, for each learner at its own moment (epoch seconds), from one pass.
+
+    Nothing in a pool depends on the query's `seed`. The pools share their memory: see `Pool.apart`.
+
+    Raises:
+        ValueError: as `recommend_many`.
+    """
+    limit = _limit(queries)
+    asked = _asked(queries, states, serving, policy, moments, take_ups or [None] * len(queries))
+    return _pools(asked, limit, serving, policy, strangers(serving, policy))
 
 
 def strangers(serving: Serving, policy: Policy) -> U1:
@@ -130,40 +156,36 @@ def strangers(serving: Serving, policy: Policy) -> U1:
     known = serving.strangers.get(policy.name)
     if known is None:
         known = np.zeros(serving.catalog.concept_count, np.uint8)
-        query = RecommendQuery(seed=0, limit=20)
+        query, nobody = RecommendQuery(seed=0, limit=20), [LearnerState.empty()]
         greedy = replace(policy, temperature=0.0)
-        slate = _recommend([query], [LearnerState.empty()], serving, greedy, 0.0, None, read_only(known))[0]
+        asked = _asked([query], nobody, serving, greedy, [0.0], [None])
+        pools = _pools(asked, query.limit, serving, greedy, read_only(known))
+        slate = draw_slates(pools, [query.seed], query.limit, greedy)[0]
         known[slate.items["concept"]] = 1
         known = serving.strangers[policy.name] = read_only(known)
     return known
 
 
-def _recommend(
-    queries: Sequence[RecommendQuery],
-    states: Sequence[LearnerState],
-    serving: Serving,
-    policy: Policy,
-    now: float,
-    take_ups: Sequence[F4 | None] | None,
-    usual: U1,
-) -> Slates:
-    limit = _limit(queries)
-    asked = _asked(queries, states, serving, policy, now, take_ups or [None] * len(queries))
-    model, catalog = serving.learner, serving.catalog
-    heads = blank_heads(len(queries), policy.name, serving.models.version)
-    heads["limit"], heads["catalog_version"], heads["temperature"] = (
-        limit,
-        catalog.version,
-        policy.temperature,
-    )
-    made = Made(heads, np.zeros((len(queries), limit), ITEM), np.full((len(queries), limit), -1, np.int8))
-    rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual)
-    any_question = bool(len(serving.questions.popular))
-    make_slates(
+def _pools(asked: Asked, limit: int, serving: Serving, policy: Policy, usual: U1) -> list[Pool]:
+    """Return the pools of one pass; `usual` as `strangers` returns it."""
+    model, version, count = serving.learner, serving.models.version, len(asked.headers)
+    heads = blank_heads(count, policy.name, version)
+    heads["limit"], heads["catalog_version"] = limit, serving.catalog.version
+    heads["temperature"] = policy.temperature
+    room = count * MAX_CANDIDATES
+    made = Pooled(heads, np.zeros(count, np.int64), np.zeros(room, ITEM), np.zeros(room, LOT))
+    rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual, policy.temperature)
+    fill_pools(
         serving.concepts, serving.questions, model.weights, serving.question_concepts, serving.peers, asked,
-        rule, policy.temperature, any_question, made,
+        rule, limit, bool(len(serving.questions.popular)), made,
     )  # fmt: skip
-    return Slates(*made, policy.name, serving.models.version)
+    pools = []
+    start = 0
+    for place, end in enumerate(made.ends.tolist()):
+        own = heads[place : place + 1], made.items[start:end], made.lots[start:end]
+        pools.append(Pool(*own, policy.name, version))
+        start = end
+    return pools
 
 
 def _limit(queries: Sequence[RecommendQuery]) -> int:
@@ -174,8 +196,8 @@ def _limit(queries: Sequence[RecommendQuery]) -> int:
     for query in queries:
         if query.limit != limit:
             raise ValueError(f"limits of one pass must not differ: {limit} and {query.limit}")
-        if not 0 <= query.seed < 1 << 63:
-            raise ValueError(f"seed must be 0 to 2^63 - 1, not {query.seed}")
+        if not (0 <= query.seed < 1 << 63 and -1 <= query.pool_seed < 1 << 63):
+            raise ValueError(f"seeds must be 0 to 2^63 - 1, not {query.seed} and {query.pool_seed}")
     return limit
 
 
@@ -184,14 +206,15 @@ def _asked(
     states: Sequence[LearnerState],
     serving: Serving,
     policy: Policy,
-    now: float,
+    moments: Sequence[float],
     take_ups: Sequence[F4 | None],
 ) -> Asked:
     """Return what the pass reads, the learners' parts one after another."""
     plans, settings, likes, rows = [], [], [], []
     beliefs = [serving.even_take_up]
     touched = held = 0
-    for query, state, take_up in zip(queries, states, take_ups, strict=True):
+    for query, state, now, take_up in zip(queries, states, moments, take_ups, strict=True):
+        seed = query.seed if query.pool_seed < 0 else query.pool_seed
         liked = likes_of(state.recent, serving, policy.quotas[COLLABORATIVE] // NEAREST_SHARE)
         touched_end = touched + len(state.concepts)
         excluded_end = held + len(query.excluded)
@@ -199,14 +222,14 @@ def _asked(
         near_end = shown_end + len(liked.near)
         plans.append(
             (
-                *(query.seed, touched, touched_end, held, excluded_end, excluded_end, shown_end),
+                *(seed, touched, touched_end, held, excluded_end, excluded_end, shown_end),
                 *(shown_end, near_end, 0 if take_up is None else len(beliefs)),
             )
         )
         if take_up is not None:
             beliefs.append(take_up)
         context = query.context
-        target = query.target_success or target_for(state, policy, query.seed)
+        target = query.target_success or target_for(state, policy, seed)
         settings.append(
             (
                 *(now, target, TARGET_RETENTION, query.objective),
@@ -244,6 +267,7 @@ __all__ = [
     "Context",
     "RecommendQuery",
     "fatigue",
+    "pools_of",
     "recommend",
     "recommend_many",
     "seed_of",

@@ -1,20 +1,16 @@
-"""Drawing a slate from scored candidates, with exact propensities, and keeping it as bytes. Computes no score."""
+"""A slate: what was recommended to one learner, with the facts behind it, as an object and as bytes. Draws none."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Final, overload
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.candidates import Candidates
-from engine.jit import kernel
+from engine.draw import LEAST_LIFT
 from engine.policy import SOURCES, TERMS
-from engine.scoring import SAME
-from engine.survey import READY, RECALL_TARGET, REVIEW, STEPS, UNLOCKS, chance
-from engine.types import F4, F8, I8, U1, U4
+from engine.types import F8, U4
 
 ITEM: Final = np.dtype(
     [
@@ -50,7 +46,7 @@ on its path. `unlocks`: closed concepts that wait for it. `sources`: bit mask. `
 target. `seconds`: expected.
 """
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 HEAD: Final = np.dtype(
     [
         ("version", "u1"),
@@ -74,22 +70,19 @@ HEAD: Final = np.dtype(
         ("weights", "f8", (len(TERMS),)),
         ("means", "f8", (len(TERMS),)),
         ("source_counts", "u4", (len(SOURCES),)),
+        ("pool_seed", "u8"),
     ]
 )
-"""What is stored of a slate before the names of its policy and model, and its items."""
+"""What is stored of a slate before the names of its policy and model, and its items. Version 1 ended before
+`pool_seed`: one seed was both."""
+
+_HEAD_1: Final = HEAD.fields["pool_seed"][1] if HEAD.fields else 0
+_SEED: Final = HEAD.fields["seed"][1] if HEAD.fields else 0
+"""Where the head of version 1 ended, and where its seed stands."""
 
 _OWN: Final = frozenset({"version", "policy_bytes", "model_bytes", "shown"})
 _PLAIN: Final = tuple(name for name in HEAD.names or () if name not in _OWN)
 """Fields of the stored header that are fields of Slate by the same name."""
-
-LEAST_LIFT = 1e-9
-"""Terms that together lift an item no more than this over the average candidate do not explain it."""
-
-_SEED_STEP = 7919
-"""Draws of the slate take counters from here on, so that they are not the survey's."""
-
-RUN_DISCOUNT = 0.75
-"""A third item in a row of one kind, review or new, counts as this much less different."""
 
 
 class SlateReason(IntEnum):
@@ -106,131 +99,6 @@ class SlateReason(IntEnum):
     """No concept with questions is open to this learner."""
 
 
-@kernel
-def draw(
-    scores: F8,
-    found: Candidates,
-    weights: F8,
-    temperature: float,
-    seed: int,
-    chosen: I8,
-    sameness: F4,
-    propensity: F8,
-    final: F8,
-) -> float:
-    """Draw `len(chosen)` ≤ n candidates without replacement; returns the best score left, −inf when none is.
-
-    Rank by rank, candidate i is drawn with chance exp(s_i/τ) / Σ exp(s_j/τ) over those left, s being its
-    score less what `diversity` takes: this is what Gumbel top-k draws (Plackett-Luce; Kool, van Hoof and
-    Welling 2019), but it stays exact when what was drawn changes the scores of the rest. Fills chosen,
-    sameness (value of `diversity`), propensity (that chance) and final (s), each (k,). Temperature 0 takes
-    the best, ties by candidate number, with propensity 1.
-    """
-    n = scores.shape[0]
-    fresh = np.ones(n)
-    taken = np.zeros(n, np.uint8)
-    current = np.empty(n)
-    share = np.empty(n)
-    odds = np.empty(n)
-    run = 0
-    kind = -1
-    best = -np.inf
-    for rank in range(chosen.shape[0] + 1):
-        best = -np.inf
-        for i in range(n):
-            if taken[i] == 0:
-                in_run = run >= 2 and (found.sources[i] >> REVIEW) & 1 == kind
-                share[i] = 1.0 - fresh[i] * (RUN_DISCOUNT if in_run else 1.0)
-                current[i] = scores[i] + weights[SAME] * share[i]
-                best = max(best, current[i])
-        if rank == chosen.shape[0]:
-            break
-        pick, chance_of_pick = _one(current, taken, best, temperature, chance(seed, _SEED_STEP + rank), odds)
-        chosen[rank] = pick
-        sameness[rank] = share[pick]
-        propensity[rank] = chance_of_pick
-        final[rank] = current[pick]
-        taken[pick] = 1
-        own = int((found.sources[pick] >> REVIEW) & 1)
-        run = run + 1 if own == kind else 1
-        kind = own
-        for i in range(n):
-            if found.concepts[i] == found.concepts[pick]:
-                fresh[i] *= 0.5
-    return best
-
-
-@kernel
-def _one(current: F8, taken: U1, best: float, temperature: float, luck: float, odds: F8) -> tuple[int, float]:
-    """Return (the candidate drawn, its chance) from those not taken; odds (n,) is room to work in."""
-    if temperature <= 0.0:
-        for i in range(current.shape[0]):
-            if taken[i] == 0 and current[i] == best:
-                return i, 1.0
-    total = 0.0
-    for i in range(current.shape[0]):
-        if taken[i] == 0:
-            odds[i] = np.exp((current[i] - best) / temperature)
-            total += odds[i]
-    left = luck * total
-    last = -1
-    own = 0.0
-    for i in range(current.shape[0]):
-        if taken[i] == 0:
-            last = i
-            own = odds[i]
-            left -= own
-            if left < 0.0:
-                break
-    return last, own / total
-
-
-@kernel
-def describe(
-    found: Candidates,
-    chosen: I8,
-    sameness: F4,
-    propensity: F8,
-    final: F8,
-    predicted: F8,
-    values: F4,
-    survey: F4,
-    view: F8,
-    counts: U4,
-    mastered: U1,
-    seconds: F4,
-    settings: F8,
-    items: npt.NDArray[Any],
-) -> None:
-    """Fill items (k,) of dtype ITEM with what is known of each drawn candidate; `seconds` (nq,) by question row."""
-    for rank in range(chosen.shape[0]):
-        i = chosen[rank]
-        c = found.concepts[i]
-        item = items[rank]
-        item.question = found.rows[i]
-        item.concept = c
-        item.score = final[rank]
-        item.propensity = propensity[rank]
-        item.last_at = view[c, 6]
-        item.predicted = predicted[i]
-        for term in range(values.shape[1]):
-            item.values[term] = values[i, term]
-        item.values[SAME] = sameness[rank]
-        item.mastery = view[c, 0]
-        item.mastery_sd = view[c, 1]
-        item.recall = view[c, 2]
-        item.stability = view[c, 3]
-        item.ready = survey[c, READY]
-        item.seconds = seconds[found.rows[i]]
-        item.attempts = counts[c, 0]
-        item.correct = counts[c, 1]
-        item.steps = int(survey[c, STEPS])
-        item.unlocks = int(survey[c, UNLOCKS])
-        item.sources = found.sources[i]
-        item.due = 1 if view[c, 2] < settings[RECALL_TARGET] else 0
-        item.mastered = mastered[c]
-
-
 @dataclass(frozen=True)
 class Slate:
     """What was recommended to one learner at one moment, best first, and all that an explanation needs."""
@@ -241,8 +109,9 @@ class Slate:
     limit: int
     """How many were asked for."""
     seed: int
+    """Of the draw."""
     made_at: float
-    """Epoch seconds."""
+    """Epoch seconds for which its pool was made."""
     policy: str
     model_version: str
     catalog_version: int
@@ -269,6 +138,8 @@ class Slate:
     """Epoch seconds; 0 when there are none."""
     unlike_stranger: float
     """Share of the shown concepts that a learner without history would not have been shown."""
+    pool_seed: int
+    """Of all chance before the draw."""
 
     @cached_property
     def contributions(self) -> F8:
@@ -321,6 +192,8 @@ class Slate:
         Raises:
             ValueError: the bytes are no slate of a version known here, or are cut short.
         """
+        if data[:1] == b"\x01" and len(data) >= _HEAD_1:
+            data = b"".join((bytes((_VERSION,)), data[1:_HEAD_1], data[_SEED : _SEED + 8], data[_HEAD_1:]))
         if len(data) < HEAD.itemsize or data[0] != _VERSION:
             raise ValueError(f"not a slate of version {_VERSION}: {len(data)} bytes starting {data[:1]!r}")
         head = np.frombuffer(data, HEAD, 1)[0]
@@ -335,63 +208,24 @@ class Slate:
     @classmethod
     def of(cls, head: Any, items: npt.NDArray[Any], policy: str, model_version: str) -> "Slate":
         """Return the slate of a record of dtype HEAD and its items (k,), without copying them."""
+        return cls.made_of(facts_of(head, policy, model_version), items=items)
+
+    @classmethod
+    def made_of(cls, facts: dict[str, Any], **others: Any) -> "Slate":
+        """Return the slate with these fields, or values of cached properties; `facts` are not changed."""
         slate = object.__new__(cls)
         # Twenty fields set one by one by a frozen dataclass would cost more than drawing the slate.
-        known = slate.__dict__
-        known.update(zip(HEAD.names or (), head.item(), strict=True))
-        for name in _OWN:
-            del known[name]
-        known.update(
-            reason=SlateReason(known["reason"]), items=items, policy=policy, model_version=model_version
-        )
+        slate.__dict__.update(facts, **others)
         return slate
 
 
-class Slates(Sequence[Slate]):
-    """The slates of one pass, in the order of its queries; each is made an object only when it is asked for."""
-
-    __slots__ = ("_heads", "_items", "_leads", "_names", "model_version", "policy")
-
-    def __init__(
-        self,
-        heads: npt.NDArray[Any],
-        items: npt.NDArray[Any],
-        leads: npt.NDArray[np.int8],
-        policy: str,
-        model_version: str,
-    ) -> None:
-        """Hold heads (n,) of dtype HEAD, items (n, limit) of dtype ITEM and the items' leads (n, limit)."""
-        self._heads = heads
-        self._items = items
-        self._leads = leads
-        self._names = policy.encode() + model_version.encode()
-        self.policy = policy
-        self.model_version = model_version
-
-    def __len__(self) -> int:
-        """Return how many slates there are."""
-        return len(self._heads)
-
-    @overload
-    def __getitem__(self, index: int) -> Slate: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Slates": ...
-    def __getitem__(self, index: int | slice) -> "Slate | Slates":
-        """Return one slate, or some of them."""
-        if isinstance(index, slice):
-            held = self._heads[index], self._items[index], self._leads[index]
-            return Slates(*held, self.policy, self.model_version)
-        head = self._heads[index]
-        shown = int(head["shown"])
-        slate = Slate.of(head, self._items[index, :shown], self.policy, self.model_version)
-        # What the pass has worked out already need not be worked out again.
-        slate.__dict__["leads"] = self._leads[index, :shown].tolist()
-        return slate
-
-    def stored(self, index: int) -> bytes:
-        """Return `Slate.to_bytes` of one slate, without making it an object."""
-        head = self._heads[index]
-        return b"".join((head.tobytes(), self._names, self._items[index, : head["shown"]].tobytes()))
+def facts_of(head: Any, policy: str, model_version: str) -> dict[str, Any]:
+    """Return the fields of a slate that a record of dtype HEAD and the names of its policy and model give."""
+    known = dict(zip(HEAD.names or (), head.item(), strict=True))
+    for name in _OWN:
+        del known[name]
+    known.update(reason=SlateReason(known["reason"]), policy=policy, model_version=model_version)
+    return known
 
 
 def blank_heads(count: int, policy: str, model_version: str) -> npt.NDArray[Any]:

@@ -83,11 +83,7 @@ def draw(
     drawn: list[tuple[int, float, float, float]] = []
     for rank in range(count):
         above = [i for i, *_ in drawn]
-        same = {}
-        for i in left:
-            among = sum(concepts[i] == concepts[j] for j in above)
-            run = len(above) >= 2 and review[above[-1]] == review[above[-2]] == review[i]
-            same[i] = 1.0 - 0.5**among * (0.75 if run else 1.0)
+        same = {i: sameness(i, above, concepts, review) for i in left}
         now = {i: scores[i] - penalty * same[i] for i in left}
         best = max(now.values())
         if temperature == 0.0:
@@ -106,6 +102,21 @@ def draw(
         drawn.append((pick, same[pick], odds, now[pick]))
         left.remove(pick)
     return drawn
+
+
+def sameness(i: int, above: list[int], concepts: list[int], review: list[bool]) -> float:
+    """Return the value of `diversity` of a candidate under those drawn before."""
+    among = sum(concepts[i] == concepts[j] for j in above)
+    run = len(above) >= 2 and review[above[-1]] == review[above[-2]] == review[i]
+    return 1.0 - 0.5**among * (0.75 if run else 1.0)
+
+
+def best_left(
+    scores: list[float], concepts: list[int], review: list[bool], penalty: float, drawn: list[int]
+) -> float:
+    """Return the best score left after a draw, minus infinity when nothing is."""
+    left = [i for i in range(len(scores)) if i not in drawn]
+    return max((scores[i] - penalty * sameness(i, drawn, concepts, review) for i in left), default=-math.inf)
 
 
 def fold_in(factors: Array, gram: Array, rows: Array, confidence: Array) -> Array:

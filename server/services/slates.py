@@ -309,6 +309,7 @@ def moment_query(known: Known, slate: Slate) -> RecommendQuery:
     """The query behind a slate of the past, as far as it is kept: without the caller's exclusions, device and time."""
     return RecommendQuery(
         seed=slate.seed,
+        pool_seed=slate.pool_seed,
         limit=slate.limit,
         objective=slate.objective,
         context=_context(known, slate.made_at),

@@ -1,5 +1,6 @@
 """The one pass gives what its stages give one by one, to the bit, for one learner and for many at once."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.candidates import Candidates, gather
+from engine.draw import LOT, draw
 from engine.learner import TARGET_RETENTION, LearnerState, predict
 from engine.learner.score import read_only
+from engine.pipeline import Desk, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS, Policy
-from engine.recommend import Context, RecommendQuery, fatigue, recommend, recommend_many, strangers
-from engine.scoring import lean, score, tastes
+from engine.pools import draw_slates
+from engine.recommend import (
+    Context,
+    RecommendQuery,
+    fatigue,
+    pools_of,
+    recommend,
+    recommend_many,
+    strangers,
+)
+from engine.scoring import SAME, lean, score, tastes
 from engine.serving import Serving
-from engine.slate import ITEM, Slate, describe, draw
+from engine.slate import ITEM, Slate
 from engine.survey import SETTINGS_WIDTH, SURVEY_WIDTH, survey
 from engine.target import target_for
 from engine.types import F4
@@ -31,7 +43,8 @@ def stage_by_stage(
     size, model = served.catalog.concept_count, served.learner
     touched, recent = read_only(state.concepts), read_only(state.recent)
     asked = np.empty(SETTINGS_WIDTH)
-    target = query.target_success or target_for(state, policy, query.seed)
+    seed = query.seed if query.pool_seed < 0 else query.pool_seed
+    target = query.target_success or target_for(state, policy, seed)
     context = query.context
     asked[:] = (
         *(NOW, target, TARGET_RETENTION, query.objective),
@@ -48,12 +61,12 @@ def stage_by_stage(
     tastes(recent, served.questions.content, float(recent["at"].max()), rows, confidence, profile)
     survey(
         served.concepts, touched, view, counts, mastered, served.peers,
-        model.memory_sets[model.memory_set], profile, asked, query.seed, outlook, wishes,
+        model.memory_sets[model.memory_set], profile, asked, seed, outlook, wishes,
     )  # fmt: skip
     found = Candidates.room(len(query.excluded) + len(recent))
     held = gather(
         served.concepts, served.questions, outlook, wishes, policy.limits, nothing, read_only(query.excluded),
-        recent, asked, query.seed, query.limit, found,
+        recent, asked, seed, query.limit, found,
     )  # fmt: skip
     predicted = predict(state, found.rows[:held], served.question_concepts, model, NOW)
     lean(served.concepts, served.questions, outlook, found, predicted)
@@ -64,16 +77,21 @@ def stage_by_stage(
         profile, take_up, asked, policy.signed, values, scores, means,
     )  # fmt: skip
     shown = min(query.limit, held)
-    items, chosen, sameness = np.zeros(shown, ITEM), np.empty(shown, np.int64), np.empty(shown, np.float32)
-    propensity, final = np.empty(shown), np.empty(shown)
-    best_left = draw(
-        scores, found, policy.signed, policy.temperature, query.seed, chosen, sameness, propensity, final
-    )
-    describe(
-        found, chosen, sameness, propensity, final, predicted, values, outlook, view, counts, mastered,
-        served.questions.seconds, asked, items,
-    )  # fmt: skip
     usual = strangers(served, policy)
+    lots, pool = np.zeros(held, LOT), np.zeros(held, ITEM)
+    lay_out(scores, found, policy.temperature, usual, state.applied > 0, lots)
+    desk = Desk(
+        view, counts, mastered, np.empty(size, np.int32), outlook, wishes, np.empty(held, np.int32), predicted, values,
+        scores,
+    )  # fmt: skip
+    describe(found, desk, served.questions.seconds, asked, pool)
+    chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
+    propensity, final = np.empty(shown), np.empty(shown)
+    penalty = float(policy.signed[SAME])
+    best_left = draw(lots, penalty, policy.temperature, query.seed, chosen, sameness, propensity, final)
+    # By bytes, since numpy leaves what lies between the fields to chance.
+    items = pool.view(np.uint8).reshape(held, ITEM.itemsize)[chosen].reshape(-1).view(ITEM)
+    items["score"], items["propensity"], items["values"][:, SAME] = final, propensity, sameness
     return {
         "items": items.tobytes(),
         "means": means.tobytes(),
@@ -84,6 +102,7 @@ def stage_by_stage(
         "target": target,
         "objective": query.objective,
         "seed": query.seed,
+        "pool_seed": seed,
         "answers": state.applied,
         "last_answered_at": state.last_answered_at,
         "unlike_stranger": float(np.mean(usual[items["concept"]] == 0)) if shown and state.applied else 0.0,
@@ -102,6 +121,7 @@ def told(slate: Slate) -> dict[str, Any]:
         "target": slate.target,
         "objective": slate.objective,
         "seed": slate.seed,
+        "pool_seed": slate.pool_seed,
         "answers": slate.answers,
         "last_answered_at": slate.last_answered_at,
         "unlike_stranger": slate.unlike_stranger,
@@ -112,6 +132,7 @@ def query_of(rng: np.random.Generator, served: Serving, limit: int) -> Recommend
     rows = rng.permutation(served.catalog.question_count + 5).astype(np.uint32)
     return RecommendQuery(
         seed=int(rng.integers(0, 1 << 40)),
+        pool_seed=int(rng.integers(0, 1 << 40)) if rng.integers(2) else -1,
         limit=limit,
         objective=int(rng.integers(-1, served.catalog.concept_count)),
         context=Context(bool(rng.integers(2)), float(rng.choice([0.0, 90.0])), 23, float(rng.uniform(0, 60))),
@@ -151,6 +172,33 @@ def test_many_learners_at_once_get_what_each_gets_alone(seed: int, name: str) ->
     alone = [recommend(q, s, served, BUILT_IN[name], now=NOW) for q, s in zip(queries, states, strict=True)]
     assert [slate.to_bytes() for slate in many] == [slate.to_bytes() for slate in alone]
     assert [slate.to_bytes() for slate in many[1:3]] == [slate.to_bytes() for slate in alone[1:3]]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(BUILT_IN)))
+def test_a_pool_that_was_kept_gives_what_a_new_one_gives(seed: int, name: str) -> None:
+    """Drawn again with other luck, alone or with others, after a move to memory of its own."""
+    served, policy = with_followers(seed), BUILT_IN[name]
+    rng = np.random.default_rng(seed)
+    states = [worlds.someone(served, seed + i, answers=10 * i) for i in range(1, 4)]
+    queries = [replace(query_of(rng, served, 6), pool_seed=seed + i) for i in range(3)]
+    made = pools_of(queries, states, served, policy, moments=[NOW - i for i in range(3)])
+    kept = [pool.apart() for pool in made]
+    before = [(pool.items.tobytes(), pool.lots.tobytes(), pool.head.tobytes()) for pool in made]
+    for luck in range(2):
+        queries = [replace(query, seed=100 + luck) for query in queries]
+        fresh = [
+            recommend(query, state, served, policy, now=NOW - i).to_bytes()
+            for i, (query, state) in enumerate(zip(queries, states, strict=True))
+        ]
+        seeds = [query.seed for query in queries]
+        together = draw_slates(kept, seeds, 6, policy)
+        assert [together.stored(i) for i in range(3)] == fresh
+        assert [slate.to_bytes() for slate in together] == fresh
+        mixed = draw_slates([made[2], kept[0]], [seeds[2], seeds[0]], 6, policy)
+        assert [mixed.stored(i) for i in range(2)] == [fresh[2], fresh[0]]
+        assert [draw_slates([kept[1]], [seeds[1]], 6, policy).stored(0)] == [fresh[1]]
+    assert before == [(pool.items.tobytes(), pool.lots.tobytes(), pool.head.tobytes()) for pool in kept]
 
 
 def test_learners_of_one_pass_share_their_limit() -> None:

@@ -243,7 +243,7 @@ def test_seeds_keep_their_parts_apart() -> None:
 def test_the_largest_seed_is_taken_and_a_larger_one_refused(arithmetic: Serving) -> None:
     top = ask(arithmetic, STRANGER, seed=2**63 - 1)
     assert Slate.from_bytes(top.to_bytes()).seed == 2**63 - 1
-    with pytest.raises(ValueError, match="seed must be 0 to"):
+    with pytest.raises(ValueError, match="seeds must be 0 to"):
         ask(arithmetic, STRANGER, seed=2**63)
 
 

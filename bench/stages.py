@@ -19,18 +19,19 @@ from bench import world
 from bench.output import emit
 from engine.candidates import MAX_CANDIDATES, Candidates, gather
 from engine.catalog import build_catalog
+from engine.draw import LOT, draw
 from engine.jit import kernel
 from engine.learner import LearnerState
 from engine.learner.many import score_candidates
 from engine.learner.score import read_only
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand
 from engine.likes import _likes
-from engine.pipeline import _meet
+from engine.pipeline import Desk, _meet, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS
 from engine.recommend import RecommendQuery, _asked, recommend, recommend_many
-from engine.scoring import lean, score
+from engine.scoring import SAME, lean, score
 from engine.serving import Serving, prepare
-from engine.slate import ITEM, describe, draw
+from engine.slate import ITEM
 from engine.survey import NOW, SURVEY_WIDTH, survey
 from server.model_parts import load_models
 from server.models import ModelDirectory
@@ -111,7 +112,8 @@ class Stages:
         self._mastered, self._place = np.empty(size, np.uint8), np.empty(size, np.int32)
         self._outlook = np.empty((size, SURVEY_WIDTH), np.float32)
         self._wishes = np.empty((len(SOURCES), size), np.float32)
-        self._items = np.zeros(LIMIT, ITEM)
+        self._items, self._lots = np.zeros(MAX_CANDIDATES, ITEM), np.zeros(MAX_CANDIDATES, LOT)
+        self._usual = read_only(np.zeros(size, np.uint8))
         self.watch = Stopwatch()
 
     def walk(self, state: LearnerState, seed: int, now: float) -> int:
@@ -122,7 +124,7 @@ class Stages:
         outlook, wishes = self._outlook, self._wishes
         query = RecommendQuery(seed=seed, limit=LIMIT)
         watch.time("likes", _likes, read_only(state.recent), served, 24, is_kernel=False)
-        asked = watch.time("ask", _asked, [query], [state], served, POLICY, now, [None], is_kernel=False)
+        asked = watch.time("ask", _asked, [query], [state], served, POLICY, [now], [None], is_kernel=False)
         settings, recent = asked.settings[0], asked.recents[0]
         factor, profile, near = asked.factors[0], asked.profiles[0], asked.rows
         memory = model.memory_sets[model.memory_set]
@@ -152,15 +154,16 @@ class Stages:
             "score", score, concepts, questions, outlook, found, predicted, recent, none, factor, profile,
             served.even_take_up, settings, POLICY.signed, values, scores, np.empty(len(TERMS)),
         )  # fmt: skip
+        desk = Desk(view, counts, mastered, place, outlook, self._wishes, met, predicted, values, scores)
+        items, lots = self._items[:held], self._lots[:held]
+        watch.time("describe", describe, found, desk, questions.seconds, settings, items)
+        watch.time("lay_out", lay_out, scores, found, POLICY.temperature, self._usual, True, lots)
         shown = min(LIMIT, held)
         chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
         chances, final = np.empty(shown), np.empty(shown)
+        penalty = float(POLICY.signed[SAME])
         watch.time(
-            "draw", draw, scores, found, POLICY.signed, POLICY.temperature, seed, chosen, sameness, chances, final
-        )  # fmt: skip
-        watch.time(
-            "describe", describe, found, chosen, sameness, chances, final, predicted, values, outlook, view,
-            counts, mastered, questions.seconds, settings, self._items,
+            "draw", draw, lots, penalty, POLICY.temperature, seed, chosen, sameness, chances, final
         )  # fmt: skip
         return int(held)
 

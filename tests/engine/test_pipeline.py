@@ -27,9 +27,9 @@ from engine.recommend import (
 from engine.scoring import SAME, lean, score, tastes
 from engine.serving import Serving
 from engine.slate import ITEM, Slate
-from engine.survey import SETTINGS_WIDTH, SURVEY_WIDTH, survey
+from engine.survey import HISTORY, SETTINGS_WIDTH, SURVEY_WIDTH, survey
 from engine.target import target_for
-from engine.types import F4
+from engine.types import F4, F8, U1
 from tests import worlds
 from tests.engine.test_survey import with_followers
 
@@ -76,22 +76,13 @@ def stage_by_stage(
         served.concepts, served.questions, outlook, found, predicted, recent, read_only(query.shown), factor,
         profile, take_up, asked, policy.signed, values, scores, means,
     )  # fmt: skip
-    shown = min(query.limit, held)
-    usual = strangers(served, policy)
-    lots, pool = np.zeros(held, LOT), np.zeros(held, ITEM)
-    lay_out(scores, found, policy.temperature, usual, state.applied > 0, lots)
     desk = Desk(
         view, counts, mastered, np.empty(size, np.int32), outlook, wishes, np.empty(held, np.int32), predicted, values,
         scores,
     )  # fmt: skip
-    describe(found, desk, served.questions.seconds, asked, pool)
-    chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
-    propensity, final = np.empty(shown), np.empty(shown)
-    penalty = float(policy.signed[SAME])
-    best_left = draw(lots, penalty, policy.temperature, query.seed, chosen, sameness, propensity, final)
-    # By bytes, since numpy leaves what lies between the fields to chance.
-    items = pool.view(np.uint8).reshape(held, ITEM.itemsize)[chosen].reshape(-1).view(ITEM)
-    items["score"], items["propensity"], items["values"][:, SAME] = final, propensity, sameness
+    usual = strangers(served, policy)
+    items, best_left = draw_one(found, desk, query, policy, served, asked, usual)
+    shown = len(items)
     return {
         "items": items.tobytes(),
         "means": means.tobytes(),
@@ -107,6 +98,31 @@ def stage_by_stage(
         "last_answered_at": state.last_answered_at,
         "unlike_stranger": float(np.mean(usual[items["concept"]] == 0)) if shown and state.applied else 0.0,
     }
+
+
+def draw_one(
+    found: Candidates,
+    desk: Desk,
+    query: RecommendQuery,
+    policy: Policy,
+    served: Serving,
+    asked: F8,
+    usual: U1,
+) -> tuple[Any, float]:
+    """The last stages: (items drawn, best score left)."""
+    held = len(desk.scores)
+    lots, pool = np.zeros(held, LOT), np.zeros(held, ITEM)
+    lay_out(desk.scores, found, policy.temperature, usual, asked[HISTORY] > 0, lots)
+    describe(found, desk, served.questions.seconds, asked, pool)
+    shown = min(query.limit, held)
+    chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
+    propensity, final = np.empty(shown), np.empty(shown)
+    penalty = float(policy.signed[SAME])
+    best_left = draw(lots, penalty, policy.temperature, query.seed, chosen, sameness, propensity, final)
+    # By bytes, since numpy leaves what lies between the fields to chance.
+    items = pool.view(np.uint8).reshape(held, ITEM.itemsize)[chosen].reshape(-1).view(ITEM)
+    items["score"], items["propensity"], items["values"][:, SAME] = final, propensity, sameness
+    return items, best_left
 
 
 def told(slate: Slate) -> dict[str, Any]:

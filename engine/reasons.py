@@ -55,7 +55,7 @@ class PlainItem(NamedTuple):
 
 def plain_items(items: npt.NDArray[Any]) -> list[PlainItem]:
     """Return items (k,) of dtype ITEM as plain numbers."""
-    return [PlainItem._make(fields) for fields in _LAYOUT.iter_unpack(items.tobytes())]
+    return list(map(PlainItem._make, _LAYOUT.iter_unpack(items.tobytes())))
 
 
 def _layout() -> struct.Struct:
@@ -125,7 +125,8 @@ def main_reason(slate: Slate, item: PlainItem, lead: int, titles: Sequence[str])
     facts = Facts(slate, item, titles)
     if item.sources >> START & 1:
         return start_sentence(facts, ENGLISH)
-    return sentence(CHANCE if lead < 0 else TERMS[lead], facts, ENGLISH)
+    key, case = _LED[lead]
+    return _filled(ENGLISH[key + case(facts) if case is not None else key], facts)
 
 
 def start_sentence(facts: Facts, messages: Mapping[str, str]) -> str:
@@ -178,6 +179,9 @@ _CASES: Final[Mapping[str, Callable[[Facts], str]]] = {
     TERMS[GOAL]: _goal_case,
 }
 """Which of a term's sentences is said, as the end of its key."""
+
+_LED: Final = tuple((f"reason.{name}", _CASES.get(name)) for name in (*TERMS, CHANCE))
+"""The same by number of the term that leads; −1 is the last."""
 
 
 def _filled(template: str, facts: Facts) -> str:

@@ -34,6 +34,7 @@ MOST_ITEMS = 127
 
 _SCORE = struct.Struct("<BBd")
 _PREDICTED = _CHANCE = struct.Struct("<Bd")
+_DRAWN_BYTES = 1 + _SCORE.size + _CHANCE.size
 _REVIEW = b"\x48\x01"
 _UNTOLD = -2
 _NOT_TOLD = (_UNTOLD,) * MOST_ITEMS
@@ -120,15 +121,16 @@ _Constant = tuple[int, bytes, bytes, bytes]
 
 def _constant(explainer: Explainer, place: int, bundle: Bundle, *, told: bool) -> _Constant:
     item = explainer.items[place]
-    first, last = bundle.encoded.get(item.question) or _encode_names(bundle, item.question)
-    middle = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
+    lead, reason = _UNTOLD, b""
     if told:
-        middle += _field(b"\x32", explainer.main_reason(place).encode())
-    middle += _SOURCES[item.sources]
+        lead = explainer.slate.leads[place]
+        reason = _field(b"\x32", explainer.main_reason(place).encode())
+    first, last = bundle.encoded.get(item.question) or _encode_names(bundle, item.question)
+    predicted = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
+    middle = predicted + reason + _SOURCES[item.sources]
     end = _REVIEW + last if item.attempts else last
-    size = len(first) + 1 + _SCORE.size + len(middle) + _CHANCE.size + len(end)
-    head = b"".join((b"\x1a", _length(size), first, b"\x18"))
-    return explainer.slate.leads[place] if told else _UNTOLD, head, middle, end
+    size = len(first) + _DRAWN_BYTES + len(middle) + len(end)
+    return lead, b"\x1a" + _length(size) + first + b"\x18", middle, end
 
 
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:

@@ -239,35 +239,39 @@ def _check_settings(
     check.whole("limit", request.limit, least=0, most=MOST_ITEMS)
     check.text("policy", request.policy, most=64)
     check.identifier("objective_concept_id", request.objective_concept_id, required=False)
-    check.size("exclude_question_ids", len(request.exclude_question_ids), most=MOST_EXCLUSIONS)
-    for place, question_id in enumerate(request.exclude_question_ids[:MOST_EXCLUSIONS]):
-        check.identifier(f"exclude_question_ids[{place}]", question_id)
+    if request.exclude_question_ids:
+        check.size("exclude_question_ids", len(request.exclude_question_ids), most=MOST_EXCLUSIONS)
+        for place, question_id in enumerate(request.exclude_question_ids[:MOST_EXCLUSIONS]):
+            check.identifier(f"exclude_question_ids[{place}]", question_id)
     check.enum("explanation_level", request.explanation_level, explanation_pb2.ExplanationLevel)
-    context, own = request.context, check.part("context")
-    own.enum("device", context.device, resources_pb2.Device)
-    convert.optional_duration(own, "available_duration", context, "available_duration")
+    if request.HasField("context"):
+        _check_context(check.part("context"), request.context, now)
+
+
+def _check_context(check: Violations, context: pb.RecommendationContext, now: float) -> None:
+    check.enum("device", context.device, resources_pb2.Device)
+    convert.optional_duration(check, "available_duration", context, "available_duration")
     if context.HasField("local_hour"):
-        own.whole("local_hour", context.local_hour, least=0, most=23)
-    own.identifier("session_id", context.session_id, required=False)
+        check.whole("local_hour", context.local_hour, least=0, most=23)
+    check.identifier("session_id", context.session_id, required=False)
     if context.HasField("as_of_time"):
-        own.timestamp("as_of_time", context.as_of_time, now=now)
+        check.timestamp("as_of_time", context.as_of_time, now=now)
 
 
 def _distinct(learner_ids: Sequence[str]) -> list[tuple[str, errors.GenieError | None]]:
     """Each learner id of a batch, with what is wrong with it."""
     seen: set[str] = set()
     judged: list[tuple[str, errors.GenieError | None]] = []
+    check = Violations()
     for place, learner_id in enumerate(learner_ids):
-        own = Violations()
-        own.identifier(f"learner_ids[{place}]", learner_id)
+        check.identifier(f"learner_ids[{place}]", learner_id)
         if learner_id in seen:
-            own.add(f"learner_ids[{place}]", "is listed twice")
-        try:
-            own.check()
-            judged.append((learner_id, None))
-        except errors.GenieError as error:
-            judged.append((learner_id, error))
+            check.add(f"learner_ids[{place}]", "is listed twice")
         seen.add(learner_id)
+        refused: errors.GenieError | None = None
+        if check.found:
+            refused, check = errors.InvalidRequest(check.found), Violations()
+        judged.append((learner_id, refused))
     return judged
 
 

@@ -1,10 +1,10 @@
 """Where each microsecond of a recommendation goes, from bytes in to bytes out, and what the floor itself costs.
 
-Three views, all in CPU time of the server's core. "floor": an empty call through grpc-python's plain server, and the
-same through this server's own pool. "stages": the handler called in this process with a context that does nothing,
-stage by stage, each the mean over drawn learners. "functions": what Python's profiler finds in the handler, own time,
-which is inflated by the profiler where calls are many and short; use it for shares. Settings: what a call costs with
-other numbers of threads and other switch intervals.
+Three views, all in CPU time of the server's core. "floor" and "hollow": an empty call through grpc-python's plain
+server, and through this server's own threads and wrapper, in turns. "stages": the handler called in this process with a
+context that does nothing, stage by stage, each the mean over drawn learners. "functions": what Python's profiler finds
+in the handler, own time, which is inflated by the profiler where calls are many and short; use it for shares. Settings:
+what a call costs with other numbers of threads and other switch intervals.
 
     python -m bench.profile [--quick | --brief] [--settings]
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from bench import load, world
 from bench.output import emit
-from bench.pair import Cores, cores, drawn, floor_target, recommend_target, served
+from bench.pair import Cores, Run, cores, drawn, floor_target, recommend_target, served
 from bench.stand import RECOMMEND, Stand
 from genie.v1 import recommendation_service_pb2 as pb
 from server.app import Genie
@@ -36,6 +36,7 @@ from store.learners import read_state
 BENCH = "profile"
 SIZES = {"full": (world.W1, 3_000), "brief": (world.Size(10_000, 10_000), 1_000), "quick": (world.QUICK, 100)}
 TOP = 25
+TURNS = 3
 
 
 class NoContext:
@@ -130,12 +131,22 @@ def report_functions(profile: cProfile.Profile, calls: int) -> None:
 def report_floor(
     data: Path, size: world.Size, calls: int, at: Cores, variants: Sequence[dict[str, object]]
 ) -> None:
-    """Report CPU and rate over gRPC: the floor's, and Recommend's by settings."""
-    with Stand("floor", core=at.server) as floor:
-        target = floor_target(floor.ready(), at.load)
-        target.closed(calls)
-        run = target.closed(calls)
-        emit(BENCH, "floor_cpu_us", round(run.cpu_us, 1), rate=round(run.times.rate, 1))
+    """Report CPU and rate over gRPC: the floor's, the hollow server's, and Recommend's by settings."""
+    log = data / "hollow.log"
+    with Stand("floor", core=at.server) as floor, Stand("hollow", core=at.server, log=log) as hollow:
+        targets = {
+            "floor": floor_target(floor.ready(), at.load),
+            "hollow": recommend_target([hollow.ready()], size, at.load),
+        }
+        for target in targets.values():
+            target.closed(calls)
+        runs: dict[str, list[Run]] = {name: [] for name in targets}
+        for _ in range(TURNS):
+            for name, target in targets.items():
+                runs[name].append(target.closed(calls))
+        for name, own in runs.items():
+            best = min(own, key=lambda run: run.cpu_us)
+            emit(BENCH, f"{name}_cpu_us", round(best.cpu_us, 1), rate=round(best.times.rate, 1))
     for variant in variants:
         with served(data, size, at.server, settings=variant) as stands:
             whole = recommend_target(stands, size, at.load)

@@ -1,9 +1,10 @@
 """A server process in a bench's hands: pinned to a core, with figures of its own to tell. Generates no load.
 
-Of two kinds, both told what to do by lines on standard input: "worker" is one worker of
+Of three kinds, all told what to do by lines on standard input: "worker" is one worker of
 the real server with its default settings, whose requests for slates can be drawn from a list: h2load sends one body
 only, so the service is handed the next of the drawn requests in place of the decoded one, which is as long. "floor" is
 grpc-python's plain server with one method that returns an empty message, the floor of every server built on it.
+"hollow" is one worker of the real server whose services do nothing: what this server adds to the floor by itself.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 FLOOR_METHOD = "/genie.bench.Floor/Nothing"
@@ -162,7 +164,6 @@ def _worker(options: argparse.Namespace) -> None:
     from server.assembly import assemble
     from server.config import Settings
     from server.logs import configure
-    from server.metrics import calls_of
 
     drawn: list[_Drawn] = []
 
@@ -199,23 +200,54 @@ def _worker(options: argparse.Namespace) -> None:
         if command["command"] == "switch_interval":
             sys.setswitchinterval(command["seconds"])
             return {}
-        totals = genie.runtime.counters.meter.read_own().totals
-        ok: dict[str, int] = {}
-        every: dict[str, int] = {}
-        for (method, code), count in calls_of(totals).items():
-            every["/" + method] = every.get("/" + method, 0) + int(count)
-            if code == "OK":
-                ok["/" + method] = int(count)
-        caches = {
-            " ".join(labels): float(values[0])
-            for (name, *labels), values in totals.items()
-            if name == "genie_cache_requests_total"
-        }
-        return {"cpu": time.process_time(), "ok": ok, "calls": every, "caches": caches}
+        return _figures(genie)
 
     _tell(port=port)
     _listen(answer)
     genie.drain(notice=False)
+
+
+class _Nothing:
+    """A service whose unary methods return an empty message."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda request, call: Empty()
+
+
+def _hollow(options: argparse.Namespace) -> None:
+    from genie.v1 import recommendation_service_pb2 as pb
+    from server.app import Assembly, Genie
+    from server.config import Settings
+    from server.logs import configure
+
+    service = pb.DESCRIPTOR.services_by_name["RecommendationService"]
+    settings = Settings(port=options.port, experiments="off", **json.loads(options.settings))
+    configure(level=settings.log_level, style="json", worker=1)
+    genie = Genie(
+        settings, lambda *_: Assembly(services=[(service, _Nothing())], brief=frozenset({RECOMMEND}))
+    )
+    _tell(port=genie.start())
+    _listen(lambda _: _figures(genie))
+    genie.drain(notice=False)
+
+
+def _figures(genie: Any) -> dict[str, object]:
+    """What a worker has used and counted so far."""
+    from server.metrics import calls_of
+
+    totals = genie.runtime.counters.meter.read_own().totals
+    ok: dict[str, int] = {}
+    every: dict[str, int] = {}
+    for (method, code), count in calls_of(totals).items():
+        every["/" + method] = every.get("/" + method, 0) + int(count)
+        if code == "OK":
+            ok["/" + method] = int(count)
+    caches = {
+        " ".join(labels): float(values[0])
+        for (name, *labels), values in totals.items()
+        if name == "genie_cache_requests_total"
+    }
+    return {"cpu": time.process_time(), "ok": ok, "calls": every, "caches": caches}
 
 
 def _floor(options: argparse.Namespace) -> None:
@@ -253,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("worker", "floor"))
+    parser.add_argument("kind", choices=("worker", "hollow", "floor"))
     parser.add_argument("--core", type=int)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--data", default="")
@@ -262,6 +294,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    (_worker if options.kind == "worker" else _floor)(options)
+    {"worker": _worker, "hollow": _hollow, "floor": _floor}[options.kind](options)
     sys.stdout.flush()
     os._exit(0)

@@ -33,7 +33,7 @@ from server.admission import Drain
 from server.app import Assembly
 from server.config import Settings
 from server.metrics import CallCounters, Meter
-from store import slates
+from store import serving_store, slates
 
 LEARNERS = 40
 ANSWERS = 30
@@ -72,7 +72,7 @@ _NOTHING: Any = _Nothing()
 def without_metrics(settings: Settings, drain: Drain) -> Assembly:
     """What `genie serve` serves, with nothing counted: neither calls, nor commits, nor slates."""
     quiet: Any = lambda *_: None  # noqa: E731
-    for place, name in ((CallCounters, "count"), (slates, "tally_slate")):
+    for place, name in ((CallCounters, "count"), (serving_store, "tally_slates"), (slates, "tally_slates")):
         setattr(place, name, quiet)
     vars(assembly)["meter_of"] = lambda _: _Deaf()
     return assembly.assemble(settings, drain)

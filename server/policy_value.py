@@ -33,7 +33,7 @@ from store.catalogs import load_catalog
 from store.learners import read_answers, read_feedback, read_profile
 from store.records import FeedbackEvent, SlateRecord
 from store.replay import all_learners
-from store.slates import list_slates
+from store.slates import list_slates, settle
 from store.stores import Stores
 from store.tastes import Taste
 
@@ -215,6 +215,7 @@ def _estimate(found: PolicyValue, rows: list[_Row]) -> None:
 
 def _learners(stores: Stores, tenant: str) -> Iterator[_Learner]:
     """Every learner with slates."""
+    settle(stores.serving)
     for learner_id in all_learners(stores.serving, tenant, Table.SLATE):
         partition = Partition(tenant, learner_id)
         slates = list_slates(stores.serving, partition)

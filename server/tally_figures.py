@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.api import Partition, Store
+from store.slates import settle
 from store.tallies import CELLS, Tally, feedback_cell, read_days, read_sums
 
 WEEK = 7
@@ -65,6 +66,7 @@ def learning_figures(state: Store, serving: Store, tenant: str, today: int) -> L
     with state.read(own) as reader:
         days = read_days(reader, today - MONTH, today + MOST_DAYS_AHEAD)
         sums = read_sums(reader)
+    settle(serving)
     with serving.read(own) as reader:
         shown = read_days(reader, today, today).get(today, [0] * CELLS)
         all_shown = read_sums(reader)

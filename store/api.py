@@ -64,6 +64,8 @@ class Table(bytes, Enum):
     SLATE_ID = b"\x41"
     SLATE_OWNER = b"\x42"
     MET_EXPERIMENT = b"\x43"
+    MOVED = b"\x44"
+    """Of the serving store as such: how far the journals of slates were moved to its tables."""
     EXPERIMENT = b"\x60"
     EXPERIMENT_REPORT = b"\x61"
     EXPERIMENT_LEARNER = b"\x62"

@@ -6,6 +6,7 @@ from pathlib import Path
 from store.api import Store
 from store.lmdb_store import LmdbStore
 from store.memory_store import MemoryStore
+from store.serving_store import ServingStore
 
 STATE = "state"
 SERVING = "serving"
@@ -40,7 +41,7 @@ def open_stores(
     """Open or create both in a directory; sizes apply to each. Raises StoreError."""
     state = LmdbStore(directory / STATE, map_bytes=map_bytes, max_bytes=max_bytes, max_group=max_group)
     try:
-        serving = LmdbStore(directory / SERVING, durable=False, map_bytes=map_bytes, max_bytes=max_bytes)
+        serving = ServingStore(directory / SERVING, map_bytes=map_bytes, max_bytes=max_bytes)
     except BaseException:
         state.close()
         raise

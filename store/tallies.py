@@ -149,9 +149,9 @@ def tally(tx: Transaction, day: int, what: int, amount: int = 1) -> None:
     days.write(tx)
 
 
-def tally_slate(tx: Transaction, day: int, questions: int) -> None:
-    """Count a slate in its day only: a recommendation waits for it, and the serving store keeps no sums."""
-    tx.add(_day_key(_DAY, day), {_RECOMMENDATIONS: 1, _RECOMMENDED: questions})
+def tally_slates(tx: Transaction, day: int, slates: int, questions: int) -> None:
+    """Count slates in their day only: recommendations wait for it, and the serving store keeps no sums."""
+    tx.add(_day_key(_DAY, day), {_RECOMMENDATIONS: slates, _RECOMMENDED: questions})
 
 
 def feedback_cell(kind: int) -> int:

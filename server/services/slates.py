@@ -219,19 +219,17 @@ class SlateMaker:
 
     def _keep(self, made: Sequence[Kept], wish: Wish, call: Call) -> dict[str, Kept | errors.GenieError]:
         """Keep new slates; by learner, what is held then."""
+        with part("store.write_slate"):
+            done = write_slates(self.serving, call.tenant, [one.record for one in made])
         kept: dict[str, Kept | errors.GenieError] = {}
-        try:
-            with part("store.write_slate"):
-                done = write_slates(self.serving, call.tenant, [one.record for one in made])
-        except StoreError as error:
-            return {one.record.learner_id: _not_kept(one, error) for one in made}
-        for one, outcome in zip(made, done, strict=True):
-            learner_id = one.record.learner_id
-            try:
-                held = outcome.result()
-                kept[learner_id] = one if held is one.record else _repeat(held, wish)
-            except StoreError as error:
-                kept[learner_id] = _not_kept(one, error)
+        for one, held in zip(made, done, strict=True):
+            if held is one.record:
+                outcome: Kept | errors.GenieError = one
+            elif isinstance(held, StoreError):
+                outcome = _not_kept(one, held)
+            else:
+                outcome = _repeat(held, wish)
+            kept[one.record.learner_id] = outcome
         return kept
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import lmdb
 
 from store import keys
-from store.api import Partition, Table
+from store.api import MAX_LEARNER_KEY_BYTES, Partition, Table
 from store.committer import Job
 from store.lmdb_store.environment import Txn
 from store.overlay import Additions, Overlay, Writes, added, check_counter, check_key, gather
@@ -188,7 +188,7 @@ def scan(txn: Txn, low: bytes, high: bytes, skip: int, *, reverse: bool) -> Iter
 
 
 def _longest(partition: Partition | None) -> int:
-    return 0 if partition is None else partition.max_key_bytes
+    return MAX_LEARNER_KEY_BYTES if partition is None else partition.max_key_bytes
 
 
 def flush(txn: Txn, prefix: bytes, writes: Writes) -> None:

@@ -8,12 +8,13 @@ than a hand-over.
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import lmdb
 
@@ -33,10 +34,12 @@ from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.bulk import run_bulk
 from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
-from store.lmdb_store.group import Culprit, Group, View, scan
+from store.lmdb_store.group import Culprit, Group, Straight, View, scan
 from store.overlay import erase_everything
 
 T = TypeVar("T")
+Opener: TypeAlias = Callable[[Partition | None], Transaction]
+"""Opens a partition for writing, within a transaction of many; None for the store's own entries."""
 
 READER_CHECK_GROUPS = 512
 """Groups between looks for readers left by killed processes."""
@@ -117,6 +120,12 @@ class LmdbStore:
         """Open a snapshot of a partition that includes every commit acknowledged before, by any process."""
         return _Read(self, partition)
 
+    @contextmanager
+    def read_own(self) -> Iterator[View]:
+        """Open a snapshot of the store's own entries."""
+        with self.environment.snapshot() as txn:
+            yield View(txn, keys.STORE_PREFIX)
+
     def submit(self, partition: Partition, operation: Callable[[Transaction], T]) -> "Future[T]":
         """Run `operation` in the next group commit; without durability, now."""
         keys.checked_learner(partition)
@@ -141,6 +150,30 @@ class LmdbStore:
         if self._committer is not None and self._committer.is_current_thread():
             raise RuntimeError("an operation must not wait for another commit")
         return self.submit(partition, operation).result()
+
+    def together(self, body: Callable[[Opener], object]) -> None:
+        """Write to any number of partitions in one transaction, now: all of it or nothing. For a store not durable.
+
+        `body` may be run again from the start, as an operation may. Raises StoreError and what `body` raises.
+        """
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self.environment.is_reading():
+            raise RuntimeError("close the read before writing: growing the store waits for open reads")
+        created: dict[str, bytes] = {}
+
+        def run(txn: Txn) -> bool:
+            nonlocal created
+            group = Group(txn, self.tenant_prefix)
+            created = group.created
+            body(lambda partition: Straight(group, partition))
+            return group.finish()
+
+        try:
+            self.environment.write(run)
+        except (lmdb.Error, OSError) as error:
+            raise translated(error) from error
+        self.prefixes |= created
 
     def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
         """Ids > `after` of learners that have an entry in `table`: two seeks a learner."""

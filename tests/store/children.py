@@ -7,9 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from engine.learner import LearnerModel
+from store import serving_store
 from store.answers import record_answers
 from store.api import Partition, StoreFull, Table, Transaction
 from store.lmdb_store import LmdbStore
+from store.records import SlateRecord
+from store.serving_store import ServingStore
+from store.slates import list_slates, settle, slate_id, write_slate
 from tests.store.answers_world import made_answers
 
 
@@ -109,6 +113,32 @@ def echo(directory: Path, durable: str) -> None:
         store.update(partition, partial(_put_state, value=mine))
         say(value.decode())
     store.close()
+
+
+def let_slates_wait(directory: Path) -> None:
+    """Have slates of ann and bob wait and name them; then move, look or make more as told."""
+    serving_store.MOVE_SECONDS = 3_600.0
+    store = ServingStore(directory)
+    number = 0
+
+    def make() -> None:
+        nonlocal number
+        ids = []
+        for name in ("ann", "bob") * 5:
+            ids.append(slate_id(name))
+            at = 1_760_000_000.0 + number
+            write_slate(store, "t", SlateRecord(ids[-1], name, at, at + 3600, b"", b"payload", ("q-1",)))
+            number += 1
+        say(" ".join(ids))
+
+    make()
+    for line in sys.stdin:
+        if line.strip() == "more":
+            make()
+        else:
+            if line.strip() == "move":
+                settle(store)
+            say(" ".join(str(len(list_slates(store, Partition("t", name)))) for name in ("ann", "bob")))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from store.answers import record_answers
 from store.api import IdempotencyKeyReused, Partition, Table, Transaction
 from store.memory_store import MemoryStore
 from store.records import FeedbackEvent, Session, SlateRecord
+from store.slate_ring import RING
 from store.slates import erase_slates
 from store.stores import Stores, memory_stores, open_stores
 from tests.store.answers_world import made_answers
@@ -287,12 +288,12 @@ def test_the_ids_of_slates_come_from_the_one_source_of_chance_that_tests_fix(
 
 def test_slates_of_many_learners_are_kept_at_once(store: MemoryStore) -> None:
     shown = [slate(slates.slate_id(name), name) for name in ("ann", "bob", "cat")]
-    assert [kept.result() for kept in slates.write_slates(store, "t", shown)] == shown
+    assert slates.write_slates(store, "t", shown) == shown
     assert [slates.find_slate(store, "t", one.recommendation_id) for one in shown] == shown
 
 
 def test_the_ring_of_slates_forgets_the_oldest_wholly(store: MemoryStore) -> None:
-    names = [slates.slate_id("ann") for _ in range(slates.RING + 7)]
+    names = [slates.slate_id("ann") for _ in range(RING + 7)]
     for i, name in enumerate(names):
         slates.write_slate(store, "t", slate(name, at=NOW + i))
     held = slates.list_slates(store, ANN)
@@ -300,7 +301,7 @@ def test_the_ring_of_slates_forgets_the_oldest_wholly(store: MemoryStore) -> Non
     assert slates.find_slate(store, "t", names[6]) is None
     assert slates.find_slate(store, "t", names[7]) is not None
     with store.read(ANN) as reader:
-        assert len(list(reader.scan(Table.SLATE))) == slates.RING
+        assert len(list(reader.scan(Table.SLATE))) == RING
         assert len(list(reader.scan(Table.SLATE_ID))) == 1
 
 

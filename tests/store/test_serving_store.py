@@ -1,0 +1,255 @@
+"""Slates that wait in journals: found at once by all, moved once, whole after kill -9, a full disk, an erasure."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store import serving_store, slate_journal
+from store.api import Partition, Table
+from store.records import SlateRecord
+from store.serving_store import ServingStore
+from store.slate_journal import SUFFIX, UNFINISHED
+from store.slate_ring import RING
+from store.slates import erase_slates, find_slate, list_slates, settle, slate_id, write_slate, write_slates
+from store.tallies import Tally, read_sums
+from tests.store.lmdb_world import child, line_of, tell
+from tests.waiting import eventually
+
+ANN, BOB = Partition("t", "ann"), Partition("t", "bob")
+NOW = 1_760_000_000.0
+
+
+@pytest.fixture
+def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is moved unless it is asked for."""
+    monkeypatch.setattr(serving_store, "MOVE_SECONDS", 3_600.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, unmoved: None) -> Iterator[ServingStore]:
+    store = ServingStore(tmp_path)
+    yield store
+    store.close()
+
+
+def made(number: int, learner_id: str = "ann", size: int = 20) -> SlateRecord:
+    payload = number.to_bytes(4, "big") + bytes(size)
+    at = NOW + number
+    return SlateRecord(slate_id(learner_id), learner_id, at, at + 3600, b"", payload, ("q-1", "q-2"))
+
+
+def keep(store: ServingStore, *slates: SlateRecord) -> list[SlateRecord]:
+    assert write_slates(store, "t", slates) == list(slates)
+    return list(slates)
+
+
+def counted(store: ServingStore, tenant: str = "t") -> tuple[int, int]:
+    with store.read(Partition(tenant)) as reader:
+        sums = read_sums(reader)
+    return sums[Tally.RECOMMENDATIONS], sums[Tally.RECOMMENDED]
+
+
+def in_tables(store: ServingStore, partition: Partition = ANN) -> int:
+    with store.read(partition) as reader:
+        return len(list(reader.scan(Table.SLATE)))
+
+
+def journals(directory: Path) -> list[Path]:
+    return [*directory.glob(f"*{SUFFIX}"), *directory.glob(f"*{UNFINISHED}")]
+
+
+def test_a_slate_that_waits_is_found_and_listed_as_one_in_the_tables(store: ServingStore) -> None:
+    moved = keep(store, made(0), made(1, "bob"))
+    settle(store)
+    waiting = keep(store, made(2), made(3, "bob"), made(4))
+    assert (in_tables(store), in_tables(store, BOB)) == (1, 1)
+    for _ in range(2):
+        assert [find_slate(store, "t", one.recommendation_id) for one in moved + waiting] == moved + waiting
+        assert find_slate(store, "other", waiting[0].recommendation_id) is None
+        assert find_slate(store, "t", slate_id("ann")) is None
+        assert list_slates(store, ANN) == [waiting[2], waiting[0], moved[0]]
+        assert list_slates(store, ANN, limit=1) == [waiting[2]]
+        settle(store)
+    assert (in_tables(store), in_tables(store, BOB), counted(store)) == (3, 2, (5, 10))
+
+
+def test_what_waits_is_moved_by_itself(tmp_path: Path) -> None:
+    store = ServingStore(tmp_path)
+    keep(store, *(made(number) for number in range(5)))
+    eventually(lambda: in_tables(store) == 5)
+    assert counted(store) == (5, 10)
+    store.close()
+
+
+def test_a_request_that_is_repeated_finds_its_slate_though_others_wait(store: ServingStore) -> None:
+    waiting = keep(store, made(0))
+    name = slate_id("ann", b"request")
+    first, second = (
+        SlateRecord(name, "ann", NOW + after, NOW + 3600, b"digest", bytes([after])) for after in (1, 2)
+    )
+    assert write_slate(store, "t", first) == write_slate(store, "t", second) == first
+    assert list_slates(store, ANN) == [first, *waiting]
+    settle(store)
+    assert list_slates(store, ANN) == [first, *waiting]
+
+
+def test_the_ring_keeps_the_newest_of_those_that_wait(store: ServingStore) -> None:
+    shown = keep(store, *(made(number) for number in range(RING + 7)))
+    assert list_slates(store, ANN) == shown[:6:-1]
+    settle(store)
+    assert list_slates(store, ANN) == shown[:6:-1]
+    assert in_tables(store) == RING
+    assert counted(store)[0] == RING + 7
+
+
+def test_a_closed_store_has_moved_everything_and_keeps_nothing_more(tmp_path: Path, unmoved: None) -> None:
+    store = ServingStore(tmp_path)
+    shown = keep(store, made(0), made(1, "bob"))
+    assert len(journals(tmp_path)) == 1
+    store.close()
+    assert not journals(tmp_path)
+    assert not isinstance(write_slates(store, "t", [made(2)])[0], SlateRecord)
+    again = ServingStore(tmp_path)
+    assert [find_slate(again, "t", one.recommendation_id) for one in shown] == shown
+    with again.read_own() as reader:
+        assert not list(reader.scan(Table.MOVED)), "notes about journals that are gone are cleared away"
+    again.close()
+
+
+def test_erasing_a_learner_erases_what_waits(store: ServingStore) -> None:
+    keep(store, made(0))
+    settle(store)
+    (gone, kept) = keep(store, made(1), made(2, "bob"))
+    erase_slates(store, ANN)
+    for _ in range(2):
+        assert find_slate(store, "t", gone.recommendation_id) is None
+        assert list_slates(store, ANN) == []
+        assert list_slates(store, BOB) == [kept]
+        settle(store)
+
+
+def test_a_backup_holds_what_waits(store: ServingStore, tmp_path: Path) -> None:
+    shown = keep(store, made(0))
+    store.backup(tmp_path / "copy")
+    copy = ServingStore(tmp_path / "copy")
+    assert list_slates(copy, ANN) == shown
+    copy.close()
+
+
+def test_a_journal_is_used_again_and_again(store: ServingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slate_journal, "FILE_BYTES", 65_536)
+    monkeypatch.setattr(serving_store, "COMPACT_BYTES", 16_384)
+    shown: list[SlateRecord] = []
+    generations = set()
+    for number in range(300):
+        shown += keep(store, made(number, f"learner-{number % 40}", size=1_000))
+        if number % 7 == 0:
+            settle(store)
+        if number % 10 == 9:
+            own = store._own
+            assert own is not None
+            assert store._move_own(own)
+            generations.add(own.state()[0])
+    assert len(generations) > 10
+    assert [find_slate(store, "t", one.recommendation_id) for one in shown] == shown
+    settle(store)
+    assert counted(store) == (300, 600)
+
+
+def test_when_the_journal_is_full_slates_are_written_at_once(
+    store: ServingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slate_journal, "FILE_BYTES", 8_192)
+    shown = keep(store, *(made(number, size=1_000) for number in range(20)))
+    assert 0 < in_tables(store) < 20
+    assert list_slates(store, ANN) == shown[::-1]
+    settle(store)
+    assert list_slates(store, ANN) == shown[::-1]
+
+
+def test_on_a_full_disk_slates_are_written_without_a_journal(
+    store: ServingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    shown = keep(store, made(0), made(1))
+    assert (in_tables(store), journals(tmp_path)) == (2, [])
+    monkeypatch.undo()
+    assert list_slates(store, ANN) == shown[::-1]
+
+
+def test_learners_that_cannot_be_stored_do_not_get_into_the_journal(store: ServingStore) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        write_slate(store, "t", made(0, "a\0b"))
+    keep(store, made(1))
+    settle(store)
+    assert in_tables(store) == 1
+
+
+def test_slates_that_wait_elsewhere_are_found_moved_and_erased(tmp_path: Path, unmoved: None) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        ids = line_of(process).split()
+        store = ServingStore(tmp_path)
+        mine = keep(store, made(99))
+        found = [find_slate(store, "t", one) for one in ids]
+        assert [one and one.recommendation_id for one in found] == ids
+        assert [one.recommendation_id for one in list_slates(store, ANN)] == [
+            mine[0].recommendation_id,
+            *ids[8::-2],
+        ]
+        erase_slates(store, ANN)
+        for order in ("move", "look"):
+            tell(process, order)
+            assert line_of(process) == "0 5", "slates of ann and bob, as the other process finds them"
+        assert [one.recommendation_id for one in list_slates(store, BOB)] == ids[9::-2]
+        settle(store)
+        assert list_slates(store, ANN) == []
+        assert counted(store) == (11, 12)
+        store.close()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_killed_process_left_waiting_is_taken_in_once(
+    tmp_path: Path, unmoved: None, moved: bool
+) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        ids = line_of(process).split()
+        if moved:
+            tell(process, "move")
+            assert line_of(process) == "5 5"
+            tell(process, "more")
+            ids += line_of(process).split()
+        process.kill()
+        process.wait()
+    assert len(journals(tmp_path)) == 1
+    for _ in range(2):
+        store = ServingStore(tmp_path)
+        assert all(find_slate(store, "t", one) for one in ids)
+        assert in_tables(store) + in_tables(store, BOB) == len(ids)
+        assert counted(store) == (len(ids), len(ids))
+        assert not journals(tmp_path)
+        store.close()
+
+
+def test_what_is_torn_in_a_journal_is_left_out(tmp_path: Path, unmoved: None) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        ids = line_of(process).split()
+        process.kill()
+        process.wait()
+    (path,) = journals(tmp_path)
+    content = path.read_bytes()
+    at = content.index(ids[-1].encode()) + 40
+    path.write_bytes(content[:at] + b"\xff\xff\xff" + content[at + 3 :])
+    (tmp_path / f"junk{SUFFIX}").write_bytes(b"no journal")
+    (tmp_path / f"unfinished{UNFINISHED}").write_bytes(b"")
+    os.utime(tmp_path / f"unfinished{UNFINISHED}", (1.0, 1.0))
+    store = ServingStore(tmp_path)
+    found = [find_slate(store, "t", one) is not None for one in ids]
+    assert found == [True] * 9 + [False]
+    assert not journals(tmp_path)
+    store.close()

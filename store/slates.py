@@ -68,12 +68,17 @@ def write_slates(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> li
     return kept
 
 
-def find_slate(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
-    """A slate by its id; None when it is unknown, or has made room for newer ones."""
+def find_slate(
+    store: Store, tenant: str, recommendation_id: str, *, requested: bool = False
+) -> SlateRecord | None:
+    """A slate by its id; None when it is unknown, or has made room for newer ones.
+
+    `requested` says that the id is that of a request, whose slate never waits.
+    """
     if len(recommendation_id) != ID_CHARACTERS or not recommendation_id.isascii():
         return None
     held = _held(store, tenant, recommendation_id)
-    if held is None and isinstance(store, ServingStore):
+    if held is None and not requested and isinstance(store, ServingStore):
         waiting = store.waiting_slate(recommendation_id.encode())
         if waiting is None:
             # It may have been moved just then.

@@ -144,7 +144,7 @@ class SlateMaker:
         found: dict[str, Kept | errors.GenieError] = {}
         with part("store.find_slate"):
             for one in asked:
-                held = find_slate(self.serving, call.tenant, one.recommendation_id)
+                held = find_slate(self.serving, call.tenant, one.recommendation_id, requested=True)
                 if held is not None and held.expires_at > call.now:
                     found[one.learner_id] = _repeat(held, wish)
         return found

@@ -1,9 +1,13 @@
 """Calls of RecommendationService as the tests make them."""
 
+import dataclasses
 from typing import Any
+
+import pytest
 
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
+from server.services.recommendation import RecommendationService
 from tests.server.core import LEARNER, Core
 
 
@@ -44,3 +48,14 @@ def explain(world: Core, slate: pb.Recommendation, question_id: str = "", level:
         level=explanation_pb2.ExplanationLevel.ValueType(level),
     )
     return world.recommendations.ExplainRecommendation(request, metadata=world.metadata)
+
+
+def service_of(world: Core) -> RecommendationService:
+    found = [service for _, service in world.genie._assembly.services]
+    return next(service for service in found if isinstance(service, RecommendationService))
+
+
+def change_maker(monkeypatch: pytest.MonkeyPatch, world: Core, **changes: Any) -> None:
+    """Let the server make its slates otherwise."""
+    service = service_of(world)
+    monkeypatch.setattr(service, "_maker", dataclasses.replace(service._maker, **changes))

@@ -29,10 +29,11 @@ from server.exposition import (
 )
 from server.metric_table import METRICS
 from server.metrics import CallCounters, Meter
-from store.api import Partition
+from store.api import Partition, StoreUnavailable
 from store.stores import Stores, memory_stores
 from store.tallies import Tally, tally
 from tests.server.core import Core, core
+from tests.server.slate_calls import change_maker
 from tests.waiting import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -209,18 +210,29 @@ def _serves(pid: int) -> bool:
     return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
-def test_recommendations_that_are_degraded_are_counted_by_reason() -> None:
-    with core(recommend_budget_ms=1.0) as late:
-        late.chain("count", questions=4)
-        slates = [late.recommend() for _ in range(5)]
-        text = exposed(of(late.genie.runtime.counters.meter, late.stores))
-    degraded = sum(slate.degraded for slate in slates)
-    counted = [
-        value
-        for (name, _), value in scraped(text).items()
-        if name.startswith("genie_recommendations_degraded")
-    ]
-    assert sum(counted) == degraded
+def test_recommendations_that_are_degraded_are_counted_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted(running: Core) -> dict[str, float]:
+        text = exposed(of(running.genie.runtime.counters.meter))
+        return {
+            dict(labels)["reason"]: value
+            for (name, labels), value in scraped(text).items()
+            if name.startswith("genie_recommendations_degraded") and name.endswith("_total")
+        }
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreUnavailable("no disk")
+
+    with core(log_level="critical") as running:
+        running.chain("count", questions=4)
+        change_maker(monkeypatch, running, budget_seconds=60.0)
+        assert not running.recommend().degraded
+        assert sum(counted(running).values()) == 0
+        change_maker(monkeypatch, running, budget_seconds=0.0)
+        assert all(running.recommend().degraded for _ in range(3))
+        change_maker(monkeypatch, running, budget_seconds=60.0)
+        monkeypatch.setattr(running.stores.serving, "submit_many", refuse)
+        assert all(running.recommend().degraded for _ in range(2))
+        assert counted(running) == {"TIME_BUDGET": 3, "NOT_STORED": 2}
 
 
 def test_look_ups_of_both_caches_are_counted(text: str) -> None:

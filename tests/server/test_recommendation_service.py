@@ -21,10 +21,9 @@ from genie.v1 import recommendation_service_pb2 as pb
 from server import errors
 from server.convert import timestamp
 from server.services import recommendation, slates
-from server.services.recommendation import RecommendationService
 from tests.server.core import LEARNER, Core, core, fields_of, info_of
 from tests.server.serving import failure, reason
-from tests.server.slate_calls import active, batch, event, explain, feedback, ids
+from tests.server.slate_calls import active, batch, change_maker, event, explain, feedback, ids, service_of
 from tests.waiting import PATIENCE_SECONDS
 
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
@@ -47,17 +46,6 @@ def world(empty: Core) -> Core:
     """A tenant of its own for every test, with a catalogue."""
     empty.chain("count", "add", "multiply", "divide")
     return empty
-
-
-def service_of(world: Core) -> RecommendationService:
-    found = [service for _, service in world.genie._assembly.services]
-    return next(service for service in found if isinstance(service, RecommendationService))
-
-
-def change_maker(monkeypatch: pytest.MonkeyPatch, world: Core, **changes: Any) -> None:
-    """Let the server make its slates otherwise."""
-    service = service_of(world)
-    monkeypatch.setattr(service, "_maker", dataclasses.replace(service._maker, **changes))
 
 
 def test_an_empty_server_has_nothing_to_recommend(empty: Core) -> None:

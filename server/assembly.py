@@ -24,9 +24,10 @@ from server.experiments.before import before
 from server.experiments.junction import Junction
 from server.experiments.spool import SPOOL
 from server.exposition import Endpoint, Exposition
-from server.measuring import degraded_counter, measure_store, measure_tenants, meter_of
+from server.measuring import degraded_counter, measure_pools, measure_store, measure_tenants, meter_of
 from server.metrics import Meter
 from server.model_parts import model_source
+from server.pools import PoolCache
 from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
@@ -134,6 +135,8 @@ def put_together(
         experiments.look_back(partial(before, state, tenants))
     measure_store(meter, state, STATE)
     measure_tenants(meter, tenants, settings.data_directory)
+    pools = PoolCache(settings.pool_cache_megabytes)
+    measure_pools(meter, pools)
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),
         LearnerService(store=state, serving=serving, tenants=tenants, experiments=experiments),
@@ -148,6 +151,7 @@ def put_together(
             keep_seconds=settings.recommendation_hours * 3600.0,
             experiments=experiments,
             degraded=degraded_counter(meter),
+            pools=pools,
         ),
         AnalyticsService(store=state, tenants=tenants, system=system),
     )

@@ -92,6 +92,12 @@ class Settings:
     recommend_budget_ms: float = _setting(
         100.0, "Time after which a recommendation answers with the best it has", least=1.0, most=60_000.0
     )
+    pool_cache_megabytes: float = _setting(
+        48.0,
+        "Memory for learners' scored candidates, kept between calls; 0 keeps none",
+        least=0.0,
+        most=65_536.0,
+    )
     recommendation_hours: float = _setting(
         24.0, "How long a recommended slate is active", least=0.01, most=8_760.0
     )

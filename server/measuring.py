@@ -10,6 +10,7 @@ from server.logs import worker_number
 from server.metric_board import Boards
 from server.metrics import DIRECTORY, Gauge, Meter
 from server.models import ModelDirectory, ModelError
+from server.pools import PoolCache
 from server.tenants import Bundle, Tenants
 from store.api import Store, StoreError
 
@@ -63,6 +64,12 @@ def measure_tenants(meter: Meter, tenants: Tenants, data_directory: Path) -> Non
     meter.sample_counter(lambda: tenants.misses, "genie_cache_requests_total", "catalogue", "miss")
     meter.sample_counter(lambda: tenants.likes()[0], "genie_cache_requests_total", "neighbours", "hit")
     meter.sample_counter(lambda: tenants.likes()[1], "genie_cache_requests_total", "neighbours", "miss")
+
+
+def measure_pools(meter: Meter, pools: PoolCache) -> None:
+    """Count how often a learner's pool was there."""
+    meter.sample_counter(lambda: pools.hits, "genie_cache_requests_total", "pools", "hit")
+    meter.sample_counter(lambda: pools.misses, "genie_cache_requests_total", "pools", "miss")
 
 
 def degraded_counter(meter: Meter) -> Callable[[str], None]:

@@ -1,5 +1,6 @@
 """What a worker serves each tenant from: catalogue and models, made ready once, kept up to date. Answers nobody."""
 
+import itertools
 import logging
 import threading
 import time
@@ -36,6 +37,8 @@ class Bundle:
     """A trained model was there but could not be used; the one before, or priors, stand in."""
     encoded: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     """What is the same in every reply that holds a question, by its row: a memo of `services.slate_bytes`."""
+    serial: int = field(default_factory=itertools.count().__next__)
+    """A number that no other bundle of this process has."""
 
     @property
     def catalog(self) -> Catalog:

@@ -12,6 +12,7 @@ from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert, errors
 from server.experiments.junction import Junction
+from server.pools import PoolCache
 from server.rpc import Call
 from server.services.explanations import Explainer
 from server.services.feedback import take_feedback
@@ -23,7 +24,8 @@ from server.services.slate_bytes import (
     recommendation_bytes,
     slate_message,
 )
-from server.services.slates import Kept, SlateMaker, Wish, wish_of
+from server.services.slates import Kept, SlateMaker
+from server.services.wishes import Wish, wish_of
 from server.tenants import Bundle, Tenants
 from server.validate import Violations, page_start, page_token
 from store.api import Partition, Store
@@ -59,14 +61,17 @@ class RecommendationService:
         keep_seconds: float,
         experiments: Junction | None = None,
         degraded: Callable[[str], None] = lambda reason: None,
+        pools: PoolCache | None = None,
     ) -> None:
-        """`degraded` is told why a recommendation could not be all it should."""
+        """`degraded` is told why a recommendation could not be all it should; without `pools`, none are kept."""
         self._store = store
         self._serving = serving
         self._tenants = tenants
         self._policies = policies
         self._default_policy = default_policy
-        self._maker = SlateMaker(store, serving, budget_seconds, keep_seconds, experiments)
+        self._maker = SlateMaker(
+            store, serving, budget_seconds, keep_seconds, experiments, pools or PoolCache()
+        )
         self._experiments = experiments
         self._note_degraded = degraded
 

@@ -3,26 +3,26 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.learner import LearnerState
 from engine.policy import SOURCES, Policy
-from engine.recommend import Context, RecommendQuery, recommend_many, seed_of
+from engine.pools import Pool, draw_slates
+from engine.recommend import Context, RecommendQuery, pools_of, seed_of
 from engine.slate import Slate
-from engine.types import U4, LearnerProfile
+from engine.types import LearnerProfile
 from genie.v1 import recommendation_service_pb2 as pb
-from genie.v1 import resources_pb2
 from server import errors
 from server.experiments.junction import Junction, Placement
-from server.idempotency import fingerprint
 from server.local_days import DEFAULT_TIME_ZONE, local_hour
+from server.pools import Made, PoolCache, made_from, moment_number, moment_of
 from server.rpc import Call
 from server.services.feedback import dismissed_rows, engagement_of
+from server.services.wishes import Wish
 from server.tenants import Bundle
 from server.tracing import part
 from store import codec
@@ -36,7 +36,6 @@ SESSION_GAP_SECONDS = 1_800.0
 """After this long without an answer, a session is over."""
 
 _COLLABORATIVE = SOURCES.index("collaborative")
-_NO_ROWS = np.zeros(0, np.uint32)
 _LOG = logging.getLogger("genie.recommend")
 
 
@@ -51,28 +50,6 @@ class Known(NamedTuple):
     def time_zone(self) -> str:
         """The learner's time zone; UTC for one nobody has heard of."""
         return DEFAULT_TIME_ZONE if self.profile is None else self.profile.time_zone
-
-
-class Wish(NamedTuple):
-    """A checked request, the same for all learners of a batch."""
-
-    request_id: str
-    digest: bytes
-    """Of the request's content; empty when it carries no id."""
-    limit: int
-    policy: Policy
-    objective: int
-    """Concept row; −1 asks for each learner's own goal."""
-    small_screen: bool
-    available_s: float
-    """0 when not known."""
-    local_hour: int
-    """−1 asks for each learner's own."""
-    excluded: U4
-    named: bool
-    """Whether the caller named the policy, so that no experiment chooses it."""
-    as_of: float | None
-    """The moment that the slate is for, epoch seconds; None for the time of the call."""
 
 
 class Kept(NamedTuple):
@@ -98,6 +75,7 @@ class SlateMaker:
     keep_seconds: float
     """How long a slate is active."""
     experiments: Junction | None = None
+    pools: PoolCache = field(default_factory=PoolCache)
 
     def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call) -> Kept:
         """The slate for one learner: the earlier one when its request is repeated. Raises IdempotencyKeyReused."""
@@ -149,50 +127,80 @@ class SlateMaker:
                     found[one.learner_id] = _repeat(held, wish)
         return found
 
-    def _read(self, learner_ids: Sequence[str], bundle: Bundle, call: Call) -> list[Known]:
-        """What is known of learners now, every acknowledged answer included."""
+    def _look(self, asked: "Sequence[_Asked]", wish: Wish, bundle: Bundle, call: Call) -> "list[_Looked]":
+        """The pool of each learner, or else what it is made from: every acknowledged answer included."""
         memory_sets = bundle.learner_model.memory_sets
-        known = []
+        tenant, as_of = call.tenant, wish.as_of
+        looked = []
         # Reads inside a read share its snapshot.
-        with part("store.read_learner"), self.store.read(Partition(call.tenant)):
-            for learner_id in learner_ids:
-                with self.store.read(Partition(call.tenant, learner_id)) as reader:
-                    state = read_state(reader, memory_sets)
-                    known.append(Known(read_profile(reader), state, read_taste(reader)))
-        return known
+        with part("store.read_learner"), self.store.read(Partition(tenant)):
+            for one in asked:
+                learner_id = one.learner_id
+                number = moment_number(tenant, learner_id, call.now)
+                with self.store.read(Partition(tenant, learner_id)) as reader:
+                    look = _Looked(one)
+                    if as_of is None:
+                        look.name = (tenant, learner_id, one.policy.name, wish.circumstances)
+                        look.made = made_from(reader, bundle.serial, one.policy, number)
+                        look.pool = self.pools.find(look.name, look.made)
+                    if look.pool is None:
+                        state = read_state(reader, memory_sets)
+                        look.known = Known(read_profile(reader), state, read_taste(reader))
+                        last = state.last_answered_at
+                        own = moment_of(tenant, learner_id, number, last)
+                        look.moment = own if as_of is None else as_of
+                looked.append(look)
+        return looked
 
     def _compute(
         self, asked: "Sequence[_Asked]", wish: Wish, bundle: Bundle, call: Call, deadline: float
     ) -> list[Kept]:
         """New slates, in any order; not kept yet."""
-        learners = zip(asked, self._read([one.learner_id for one in asked], bundle, call), strict=True)
+        looked = self._look(asked, wish, bundle, call)
         degraded = pb.DEGRADED_REASON_UNSPECIFIED
         if bundle.model_failed:
             degraded = pb.DEGRADED_REASON_MODEL_UNAVAILABLE
         late = time.monotonic() > deadline
-        now = call.now if wish.as_of is None else wish.as_of
-        by_policy: dict[str, list[tuple[_Asked, Known]]] = {}
-        for one, known in learners:
-            by_policy.setdefault(one.policy.name, []).append((one, known))
+        by_policy: dict[str, list[_Looked]] = {}
+        for look in looked:
+            by_policy.setdefault(look.one.policy.name, []).append(look)
         made: list[Kept] = []
         for group in by_policy.values():
-            policy = group[0][0].policy
             with part("engine.recommend"):
-                slates = recommend_many(
-                    [_query(one, known, wish, bundle, call, now) for one, known in group],
-                    [known.state for _, known in group],
-                    bundle.serving,
-                    _without_neighbours(policy) if late else policy,
-                    now=now,
-                    take_ups=[_take_up(known.taste, bundle) for _, known in group],
+                missing = [look for look in group if look.pool is None]
+                if missing:
+                    self._fill(missing, wish, bundle, call, late=late)
+                slates = draw_slates(
+                    [look.pool for look in group if look.pool is not None],
+                    [_seed(look.one, wish, call) for look in group],
+                    wish.limit,
+                    group[0].one.policy,
                 )
             if time.monotonic() > deadline:
                 degraded = pb.DEGRADED_REASON_TIME_BUDGET
-            for place, (one, _) in enumerate(group):
+            for place, look in enumerate(group):
                 slate = slates[place]
-                record = self._record(one, slate, slates.stored(place), wish, bundle, call, degraded)
+                record = self._record(look.one, slate, slates.stored(place), wish, bundle, call, degraded)
                 made.append(Kept(record, slate))
         return made
+
+    def _fill(
+        self, missing: "Sequence[_Looked]", wish: Wish, bundle: Bundle, call: Call, *, late: bool
+    ) -> None:
+        """Work out the pools that are not there, of learners under one policy; keep those that others may use."""
+        work = [(look, look.known) for look in missing if look.known is not None]
+        policy = missing[0].one.policy
+        pools = pools_of(
+            [_query(look, known, wish, bundle, call) for look, known in work],
+            [known.state for _, known in work],
+            bundle.serving,
+            _without_neighbours(policy) if late else policy,
+            moments=[look.moment for look, _ in work],
+            take_ups=[_take_up(known.taste, bundle) for _, known in work],
+        )
+        for (look, _), pool in zip(work, pools, strict=True):
+            # What was made in haste is nobody else's.
+            look.pool = pool if look.made is None or late else self.pools.keep(look.name, look.made, pool)
 
     def _record(
         self,
@@ -241,6 +249,20 @@ class _Asked(NamedTuple):
     policy: Policy
 
 
+@dataclass(slots=True)
+class _Looked:
+    """What is at hand for one learner: the pool, or what it is to be made from."""
+
+    one: _Asked
+    name: Hashable = None
+    made: Made | None = None
+    """None for a slate of another time, whose pool is nobody else's."""
+    pool: Pool | None = None
+    known: Known | None = None
+    moment: float = 0.0
+    """Epoch seconds."""
+
+
 def _repeat(held: SlateRecord, wish: Wish) -> Kept | errors.GenieError:
     """What an earlier call with the same request id was answered."""
     if held.request_digest != wish.digest:
@@ -253,39 +275,13 @@ def _not_kept(one: Kept, error: StoreError) -> Kept:
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
 
 
-def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bundle, policy: Policy) -> Wish:
-    """The request with its ids looked up. Raises ConceptNotFound for an unknown objective."""
-    objective = -1
-    if request.objective_concept_id:
-        found = bundle.catalog.concept_row.get(request.objective_concept_id)
-        if found is None:
-            raise errors.ConceptNotFound(
-                concept_id=request.objective_concept_id, field="objective_concept_id"
-            )
-        objective = found
-    rows = bundle.catalog.question_row
-    excluded = [rows[question_id] for question_id in request.exclude_question_ids if question_id in rows]
-    context = request.context
-    return Wish(
-        request_id=request.request_id,
-        digest=fingerprint(request) if request.request_id else b"",
-        limit=request.limit or 10,
-        policy=policy,
-        objective=objective,
-        small_screen=context.device == resources_pb2.DEVICE_PHONE,
-        available_s=context.available_duration.ToMilliseconds() / 1e3,
-        local_hour=context.local_hour if context.HasField("local_hour") else -1,
-        excluded=np.array(excluded, np.uint32) if excluded else _NO_ROWS,
-        named=bool(request.policy),
-        as_of=_seconds(context.as_of_time) if context.HasField("as_of_time") else None,
-    )
+def _seed(one: _Asked, wish: Wish, call: Call) -> int:
+    """Of the draw: a request that is made again draws the same."""
+    return seed_of(call.tenant, one.learner_id, wish.request_id or one.recommendation_id)
 
 
-def _seconds(moment: Timestamp) -> float:
-    return float(moment.seconds + moment.nanos * 1e-9)
-
-
-def _query(one: _Asked, known: Known, wish: Wish, bundle: Bundle, call: Call, now: float) -> RecommendQuery:
+def _query(look: _Looked, known: Known, wish: Wish, bundle: Bundle, call: Call) -> RecommendQuery:
+    now, learner_id = look.moment, look.one.learner_id
     objective = wish.objective
     if objective < 0 and known.profile is not None:
         objective = bundle.catalog.concept_row.get(known.profile.goal.concept_id, -1)
@@ -293,7 +289,8 @@ def _query(one: _Asked, known: Known, wish: Wish, bundle: Bundle, call: Call, no
     if known.taste.dismissed:
         excluded = np.union1d(excluded, dismissed_rows(known.taste, now))
     return RecommendQuery(
-        seed=seed_of(call.tenant, one.learner_id, wish.request_id or one.recommendation_id),
+        seed=0,
+        pool_seed=seed_of(call.tenant, learner_id, str(known.state.applied), str(now)),
         limit=wish.limit,
         objective=objective,
         context=_context(

@@ -292,13 +292,13 @@ def test_calls_with_the_same_request_at_once_get_one_slate(
 ) -> None:
     maker = service_of(world)._maker
     together = threading.Barrier(2, timeout=PATIENCE_SECONDS)
-    read = type(maker)._read
+    look = type(maker)._look
 
     def meet(self: Any, *args: Any) -> Any:
         together.wait()
-        return read(self, *args)
+        return look(self, *args)
 
-    monkeypatch.setattr(type(maker), "_read", meet)
+    monkeypatch.setattr(type(maker), "_look", meet)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: world.recommend(request_id="r", policy="random_v1"), range(2))
     assert first == second

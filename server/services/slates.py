@@ -290,7 +290,7 @@ def _query(look: _Looked, known: Known, wish: Wish, bundle: Bundle, call: Call) 
         excluded = np.union1d(excluded, dismissed_rows(known.taste, now))
     return RecommendQuery(
         seed=0,
-        pool_seed=seed_of(call.tenant, learner_id, str(known.state.applied), str(now)),
+        pool_seed=seed_of(call.tenant, learner_id, "pool", str(known.state.applied)),
         limit=wish.limit,
         objective=objective,
         context=_context(

@@ -235,11 +235,11 @@ def test_recommendations_that_are_degraded_are_counted_by_reason(monkeypatch: py
         assert counted(running) == {"TIME_BUDGET": 3, "NOT_STORED": 2}
 
 
-def test_look_ups_of_both_caches_are_counted(text: str) -> None:
+def test_look_ups_of_all_caches_are_counted(text: str) -> None:
     caches = {
         dict(labels)["cache"]: value
         for (name, labels), value in scraped(text).items()
         if name == "genie_cache_requests_total" and dict(labels)["result"] == "hit"
     }
-    assert set(caches) == {"catalogue", "neighbours"}
+    assert set(caches) == {"catalogue", "neighbours", "pools"}
     assert caches["catalogue"] > 0

@@ -46,14 +46,17 @@ class Finding(NamedTuple):
 
 @click.command(name="doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@click.option(
+    "--recount", is_flag=True, help="Also count anew what all learners did, which reads every answer."
+)
 @settings_options
-def command(config_file: Path | None, as_json: bool, **options: Any) -> None:
+def command(config_file: Path | None, as_json: bool, recount: bool, **options: Any) -> None:
     """Check settings, machine, stores, catalogue, experiments and models, and say what to do about what is wrong.
 
     Takes the options of `genie serve`, so that the same command line can be checked before it is run. Exits with 1
     when something keeps the server from working.
     """
-    findings = list(_examine(config_file, options))
+    findings = list(_examine(config_file, options, recount=recount))
     healthy = all(finding.state != PROBLEM for finding in findings)
     if as_json:
         print(json.dumps({"healthy": healthy, "findings": [finding._asdict() for finding in findings]}))
@@ -62,7 +65,7 @@ def command(config_file: Path | None, as_json: bool, **options: Any) -> None:
     sys.exit(0 if healthy else 1)
 
 
-def _examine(config_file: Path | None, options: dict[str, Any]) -> Iterator[Finding]:
+def _examine(config_file: Path | None, options: dict[str, Any], *, recount: bool) -> Iterator[Finding]:
     yield from _libraries()
     try:
         settings, _, warnings = load(environment=os.environ, options=texts(options), file=config_file)
@@ -81,7 +84,7 @@ def _examine(config_file: Path | None, options: dict[str, Any]) -> Iterator[Find
         _port,
         _tls,
         _disk,
-        _stored,
+        partial(_stored, recount=recount),
         _experiments,
         _spool,
     )
@@ -215,7 +218,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("data directory", OK, seen)
 
 
-def _stored(settings: Settings) -> Iterator[Finding]:
+def _stored(settings: Settings, *, recount: bool) -> Iterator[Finding]:
     if settings.store == "memory":
         yield Finding(
             "store", WARNING, "in memory: forgotten when the server stops", "set store to lmdb to keep it"
@@ -223,7 +226,8 @@ def _stored(settings: Settings) -> Iterator[Finding]:
         return
     from store.stores import STATE
 
-    yield from _looked_into("store", settings.data_directory / STATE, partial(_catalogues, settings=settings))
+    look = partial(_tenants, settings=settings, recount=recount)
+    yield from _looked_into("store", settings.data_directory / STATE, look)
 
 
 def _looked_into(
@@ -315,7 +319,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         yield Finding("spool", WARNING, f"{len(refused)} files were refused by the service", advice)
 
 
-def _catalogues(store: Store, settings: Settings) -> Iterator[Finding]:
+def _tenants(store: Store, settings: Settings, recount: bool) -> Iterator[Finding]:
     tenants = store.tenants()
     for tenant in tenants:
         with store.read(Partition(tenant)) as reader:
@@ -326,8 +330,20 @@ def _catalogues(store: Store, settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding(f"catalogue of {tenant}", WARNING, seen, "import one: `genie import`")
         yield _model(settings, tenant)
+        if recount:
+            yield _counts(store, tenant)
     if not tenants:
         yield Finding("catalogue", WARNING, "the store is empty", "import a catalogue: `genie import`")
+
+
+def _counts(store: Store, tenant: str) -> Finding:
+    from store.recount import recount
+
+    about, found = f"counts of {tenant}", recount(store, tenant)
+    if found.agrees:
+        return Finding(about, OK, f"{found.learners} learners recounted: every count is what the log holds")
+    wrong = sum(map(len, found.differing.values())) + int(found.sums_differ)
+    return Finding(about, WARNING, f"{wrong} counts differ from what the log holds", "`genie replay --write`")
 
 
 def _model(settings: Settings, tenant: str) -> Finding:

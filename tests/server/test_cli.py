@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from engine.types import LearnerProfile
 from server.app import Assembly, Genie
 from server.cli import program
 from server.config import Settings, settings_info
 from server.experiments.spool import SPOOL
 from server.workers import EXIT_CONFIGURATION, reserve_port
 from store.api import Partition, Table
+from store.learners import create_profile
 from store.stores import EXPERIMENTS, open_stores
+from store.tallies import SECONDS_A_DAY, Tally, tally
 from tests.store.experiments_world import write_an_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +137,23 @@ def test_the_doctor_looks_into_the_store(tmp_path: Path) -> None:
     assert any(seen.startswith("store: ") and "can be written" in seen for seen in found["ok"])
     assert "catalogue of north: 0 concepts, 0 questions" in found["warning"]
     assert any(seen.startswith("model of north: none trained") for seen in found["ok"])
+
+
+def test_the_doctor_recounts_when_told_to(tmp_path: Path) -> None:
+    stores = open_stores(tmp_path)
+    profile = LearnerProfile("ann", "Ann", created_at=SECONDS_A_DAY * 20_000.0)
+    stores.state.update(Partition("north", "ann"), lambda tx: create_profile(tx, profile))
+    stores.close()
+    arguments = ("--port=0", f"--data-directory={tmp_path}")
+    _, found = diagnosis(*arguments, "--recount")
+    assert "counts of north: 1 learners recounted: every count is what the log holds" in found["ok"]
+    stores = open_stores(tmp_path)
+    stores.state.update(Partition("north"), lambda tx: tally(tx, 20_000, Tally.ANSWERS, 5))
+    stores.close()
+    _, found = diagnosis(*arguments, "--recount")
+    assert "counts of north: 1 counts differ from what the log holds" in found["warning"]
+    _, found = diagnosis(*arguments)
+    assert not any(seen.startswith("counts of") for states in found.values() for seen in states)
 
 
 def test_the_doctor_on_a_damaged_store_and_model(tmp_path: Path) -> None:

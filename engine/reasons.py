@@ -7,7 +7,7 @@ their records all at once, templates are read once, and a fact is worked out onl
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from string import Formatter
 from typing import Any, Final, NamedTuple
 
@@ -55,7 +55,7 @@ class PlainItem(NamedTuple):
 
 def plain_items(items: npt.NDArray[Any]) -> list[PlainItem]:
     """Return items (k,) of dtype ITEM as plain numbers."""
-    return list(map(PlainItem._make, _LAYOUT.iter_unpack(items.tobytes())))
+    return list(map(_plain, _LAYOUT.iter_unpack(items.tobytes())))
 
 
 def _layout() -> struct.Struct:
@@ -70,6 +70,8 @@ def _layout() -> struct.Struct:
 
 
 _LAYOUT: Final = _layout()
+_plain: Final[Callable[[tuple[Any, ...]], PlainItem]] = partial(tuple.__new__, PlainItem)
+"""What `_make` does without counting the fields again."""
 
 
 class Facts:
@@ -125,8 +127,9 @@ def main_reason(slate: Slate, item: PlainItem, lead: int, titles: Sequence[str])
     facts = Facts(slate, item, titles)
     if item.sources >> START & 1:
         return start_sentence(facts, ENGLISH)
-    key, case = _LED[lead]
-    return _filled(ENGLISH[key + case(facts) if case is not None else key], facts)
+    case, told = _LED[lead]
+    fill, wanted = told[case(facts) if case is not None else ""]
+    return fill(*[fact(facts) for fact in wanted])
 
 
 def start_sentence(facts: Facts, messages: Mapping[str, str]) -> str:
@@ -180,18 +183,18 @@ _CASES: Final[Mapping[str, Callable[[Facts], str]]] = {
 }
 """Which of a term's sentences is said, as the end of its key."""
 
-_LED: Final = tuple((f"reason.{name}", _CASES.get(name)) for name in (*TERMS, CHANCE))
-"""The same by number of the term that leads; −1 is the last."""
-
 
 def _filled(template: str, facts: Facts) -> str:
     fill, wanted = _compiled(template)
     return fill(*[fact(facts) for fact in wanted])
 
 
+_Template = tuple[Callable[..., str], tuple[Callable[[Facts], Any], ...]]
+"""What fills in the places of a template, and what each of them states."""
+
+
 @lru_cache(maxsize=1_024)
-def _compiled(template: str) -> tuple[Callable[..., str], tuple[Callable[[Facts], Any], ...]]:
-    """Return what fills in a template's places, and what each of them states."""
+def _compiled(template: str) -> _Template:
     pieces, wanted = [], []
     for literal, name, spec, conversion in Formatter().parse(template):
         pieces.append(literal.replace("{", "{{").replace("}", "}}"))
@@ -199,6 +202,16 @@ def _compiled(template: str) -> tuple[Callable[..., str], tuple[Callable[[Facts]
             wanted.append(_FACTS[name])
             pieces.append("{" + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}")
     return "".join(pieces).format, tuple(wanted)
+
+
+def _led_by(name: str) -> "tuple[Callable[[Facts], str] | None, Mapping[str, _Template]]":
+    key = f"reason.{name}"
+    ends = [known.removeprefix(key) for known in ENGLISH if known == key or known.startswith(f"{key}.")]
+    return _CASES.get(name), {end: _compiled(ENGLISH[key + end]) for end in ends}
+
+
+_LED: Final = tuple(map(_led_by, (*TERMS, CHANCE)))
+"""Cases and English sentences by number of the term that leads; −1 is the last."""
 
 
 def source_names(mask: int) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.slate import ITEM, SlateReason
+from engine.reasons import PlainItem, main_reason, plain_items
+from engine.slate import ITEM, Slate, SlateReason
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert
@@ -84,24 +85,25 @@ def recommendation_bytes(kept: Kept, bundle: Bundle, level: int) -> bytes:
     """The bytes of `slate_message`."""
     record, slate = kept
     # Names are encoded for the catalogue that is served now; a slate of another one has its own.
-    plain = level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE and len(slate.items) <= MOST_ITEMS
-    if not plain or slate.catalog_version != bundle.catalog.version:
+    brief = level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE and len(slate.items) <= MOST_ITEMS
+    if not brief or slate.catalog_version != bundle.catalog.version:
         return slate_message(kept, bundle, level).SerializeToString()
     told = level > explanation_pb2.EXPLANATION_LEVEL_NONE
     leads = slate.leads if told else _NOT_TOLD
     memo: dict[int, _Constant] = slate.memo
-    explainer: Explainer | None = None
+    plain: list[PlainItem] = []
     parts = [_field(b"\x0a", record.recommendation_id.encode()), _field(b"\x12", record.learner_id.encode())]
     for place, (row, score, propensity) in enumerate(slate.items.view(_DRAWN).tolist()):
+        if not (score and propensity):
+            # A number that is 0 is not written; too rare to be worth more.
+            explainer = Explainer(slate, bundle.catalog, record.correlation_id)
+            item = _item(explainer, place, record.question_ids[place], bundle, level)
+            parts.append(_field(b"\x1a", item.SerializeToString()))
+            continue
         constant = memo.get(row)
-        if constant is None or constant[0] != leads[place] or not (score and propensity):
-            explainer = explainer or Explainer(slate, bundle.catalog, record.correlation_id)
-            if not (score and propensity):
-                # A number that is 0 is not written; too rare to be worth more.
-                item = _item(explainer, place, record.question_ids[place], bundle, level)
-                parts.append(_field(b"\x1a", item.SerializeToString()))
-                continue
-            constant = memo[row] = _constant(explainer, place, bundle, told=told)
+        if constant is None or constant[0] != leads[place]:
+            plain = plain or plain_items(slate.items)
+            constant = memo[row] = _constant(slate, plain[place], leads[place], bundle)
         _, head, middle, end = constant
         parts += (
             head,
@@ -119,18 +121,20 @@ _Constant = tuple[int, bytes, bytes, bytes]
 `Slate.leads`, or `_UNTOLD`; then the bytes before rank and score, those between them and the propensity, the rest."""
 
 
-def _constant(explainer: Explainer, place: int, bundle: Bundle, *, told: bool) -> _Constant:
-    item = explainer.items[place]
-    lead, reason = _UNTOLD, b""
-    if told:
-        lead = explainer.slate.leads[place]
-        reason = _field(b"\x32", explainer.main_reason(place).encode())
+def _constant(slate: Slate, item: PlainItem, lead: int, bundle: Bundle) -> _Constant:
     first, last = bundle.encoded.get(item.question) or _encode_names(bundle, item.question)
-    predicted = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
-    middle = predicted + reason + _SOURCES[item.sources]
+    middle = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
+    if lead != _UNTOLD:
+        middle += _field(b"\x32", main_reason(slate, item, lead, bundle.catalog.titles).encode())
+    middle += _SOURCES[item.sources]
     end = _REVIEW + last if item.attempts else last
-    size = len(first) + _DRAWN_BYTES + len(middle) + len(end)
-    return lead, b"\x1a" + _length(size) + first + b"\x18", middle, end
+    return lead, _opened(_DRAWN_BYTES + len(middle) + len(end), first), middle, end
+
+
+def _opened(others: int, first: bytes) -> bytes:
+    """How an item begins whose first field, the names, is followed by so many bytes, its rank to begin with."""
+    size = others + len(first)
+    return b"\x1a" + (_LENGTHS[size] if size < _SHORT else _varint(size)) + first + b"\x18"
 
 
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
@@ -217,16 +221,14 @@ def _varint(number: int) -> bytes:
     return bytes(data)
 
 
-_LENGTHS: Final = tuple(_varint(number) for number in range(4096))
-
-
-def _length(size: int) -> bytes:
-    return _LENGTHS[size] if size < len(_LENGTHS) else _varint(size)
+_SHORT: Final = 4_096
+_LENGTHS: Final = tuple(map(_varint, range(_SHORT)))
 
 
 def _field(tag: bytes, data: bytes) -> bytes:
     """A field that holds bytes: its tag, their length, they themselves."""
-    return tag + _length(len(data)) + data
+    size = len(data)
+    return tag + (_LENGTHS[size] if size < _SHORT else _varint(size)) + data
 
 
 _SOURCES: Final = tuple(

@@ -19,7 +19,7 @@ from rich.text import Text
 from server.cli.settings import settings_options, texts
 from server.config import ConfigurationError, Settings, load
 from server.workers import reserve_port
-from store.api import Partition, Store, StoreError
+from store.api import Partition, Store, StoreCorrupt, StoreError
 from store.catalogs import read_counts
 
 OK: Literal["ok"] = "ok"
@@ -250,6 +250,8 @@ def _looked_into(
         store.check_writable()
         yield _room(about, store)
         yield from look(store)
+    except StoreCorrupt as error:
+        yield Finding(about, PROBLEM, str(error), "restore a backup: `genie restore`")
     except StoreError as error:
         yield Finding(about, PROBLEM, str(error), "make room or repair the disk; nothing can be recorded now")
     finally:

@@ -20,6 +20,8 @@ MAX_READERS = 1022
 READERS_LEAVE_SECONDS = 30.0
 """How long growing the map waits for open reads before it gives up."""
 PAGE_BYTES = 4096
+MOST_UNWRITTEN_BYTES = 1 << 22
+"""At the end of a file, pages that a transaction took and gave up again are counted, though never written."""
 ENGINE = 0
 """LMDB 0.9, whose files every LMDB tool reads; py-lmdb also bundles 1.0."""
 
@@ -201,9 +203,19 @@ class LmdbEnvironment:
                 lib_version=ENGINE,
             )
             env.reader_check()
+            self._check_whole(env)
         except (lmdb.Error, OSError) as error:
             raise translated(error) from error
         return env
+
+    def _check_whole(self, env: lmdb.Environment) -> None:
+        """Refuse a file that was cut off: to read what it lacks would end the process with SIGBUS."""
+        known = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        path = self._directory / DATA_FILES[0]
+        size = path.stat().st_size
+        if size < known - MOST_UNWRITTEN_BYTES:
+            env.close()
+            raise StoreCorrupt(f"the store's file is damaged: {path} was cut off, at {size} of {known} bytes")
 
     def _enter(self, reading: Reading) -> None:
         """Wait while the map is being replaced. The read has counted itself in, which is what replacing waits for."""

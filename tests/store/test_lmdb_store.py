@@ -288,3 +288,13 @@ def test_closing_under_an_open_read_fails_the_read_and_nothing_else(tmp_path: Pa
     again = LmdbStore(tmp_path / "s")
     assert get(again) == b"x"
     again.close()
+
+
+def test_a_file_that_was_cut_off_is_refused_and_not_read_to_the_death_of_the_process(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "s")
+    fill(store, 200)
+    store.close()
+    file = tmp_path / "s" / "data.mdb"
+    os.truncate(file, file.stat().st_size // 4)
+    with pytest.raises(StoreCorrupt, match=r"data\.mdb was cut off"):
+        LmdbStore(tmp_path / "s")

@@ -31,7 +31,7 @@ from store.slate_journal import (
 from store.slate_ring import take_in, write_owners
 from store.tallies import tally_slates
 
-MOVE_SECONDS = 0.05
+MOVE_SECONDS = 0.1
 """How long slates wait for others to move with."""
 RETRY_SECONDS = 1.0
 """Between tries to move, or to make a journal, when the store or the disk refuses."""
@@ -213,19 +213,21 @@ def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -
             notes.put(Table.MOVED, journal.name, moved)
         for slate in waiting:
             by_learner.setdefault(slate.partition, []).append(slate)
-    names: dict[str, list[str]] = {}
+    owners: dict[str, list[str]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     questions: Counter[tuple[str, int]] = Counter()
     # In the order of their keys, so that a page is looked for once.
     for partition in sorted(by_learner):
-        names.setdefault(partition.tenant, []).append(partition.learner_id)
         slates = by_learner[partition]
-        new = take_in(opened(partition), [(slate.recommendation_id, slate.value) for slate in slates])
+        pairs = [(slate.recommendation_id, slate.value) for slate in slates]
+        new, first = take_in(opened(partition), pairs)
+        if first:
+            owners.setdefault(partition.tenant, []).append(partition.learner_id)
         for slate, is_new in zip(slates, new, strict=True):
             if is_new:
                 counts[partition.tenant, slate.day] += 1
                 questions[partition.tenant, slate.day] += slate.questions
-    for tenant, learner_ids in names.items():
+    for tenant, learner_ids in owners.items():
         write_owners(opened(Partition(tenant)), learner_ids)
     for (tenant, day), slates_made in counts.items():
         tally_slates(opened(Partition(tenant)), day, slates_made, questions[tenant, day])

@@ -67,9 +67,13 @@ def _of_older(reader: Reader) -> bytes:
     return count.rjust(_COUNT_BYTES, b"\0") + b"".join(map(token_of, ids))
 
 
-def take_in(tx: Transaction, slates: Iterable[tuple[bytes, bytes]]) -> list[bool]:
-    """Put slates of the transaction's learner, each its id and value, into the ring; which were not there yet."""
+def take_in(tx: Transaction, slates: Iterable[tuple[bytes, bytes]]) -> tuple[list[bool], bool]:
+    """Put slates of the transaction's learner, each its id and value, into the ring.
+
+    Which were not there yet, and whether there had never been any: then nobody finds the learner by their ids yet.
+    """
     ring = Ring(tx)
+    first = ring.count == 0
     new = []
     for recommendation_id, value in slates:
         token = recommendation_id[OWNER_CHARACTERS:]
@@ -78,7 +82,7 @@ def take_in(tx: Transaction, slates: Iterable[tuple[bytes, bytes]]) -> list[bool
             tx.put(Table.SLATE, slot_key(ring.take(token)), value)
     if any(new):
         ring.write(tx)
-    return new
+    return new, first
 
 
 def write_owners(tx: Transaction, learner_ids: Sequence[str]) -> None:

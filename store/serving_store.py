@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from store import keys
-from store.api import Partition, StoreError, Table
+from store.api import Partition, Reader, StoreError, Table
 from store.lmdb_store import LmdbStore
 from store.lmdb_store.store import Opener
 from store.slate_journal import (
@@ -38,6 +38,7 @@ RETRY_SECONDS = 1.0
 UNFINISHED_SECONDS = 60.0
 """After this, nobody is making a journal any more that has not got its name."""
 _READS = 3
+_GONE = b"gone"
 
 
 class ServingStore(LmdbStore):
@@ -73,7 +74,8 @@ class ServingStore(LmdbStore):
     def waiting_slate(self, recommendation_id: bytes) -> Waiting | None:
         """The slate with this id, if it waits in any process's journal."""
         for journal in self._journals():
-            found = journal.find(recommendation_id, self._moved(journal))
+            noted = self._noted(journal)
+            found = None if noted is _GONE else journal.find(recommendation_id, noted)
             if found is not None:
                 return found
         return None
@@ -82,8 +84,12 @@ class ServingStore(LmdbStore):
         """The values of a learner's slates that wait in any process's journal."""
         found: list[bytes] = []
         for journal in self._journals():
+            waiting: list[Waiting] = []
             for _ in range(_READS):
-                waiting, _, whole = journal.waiting(self._moved(journal))
+                noted = self._noted(journal)
+                if noted is _GONE:
+                    break
+                waiting, _, whole = journal.waiting(noted)
                 if whole:
                     break
             found += [slate.value for slate in waiting if slate.partition == partition]
@@ -125,8 +131,10 @@ class ServingStore(LmdbStore):
 
     def _begin(self) -> OwnJournal | None:
         """This process's journal and the thread that moves it; None when there cannot be one now."""
+        if self._ending.is_set() or self._process != os.getpid():
+            return None
         with self._journals_lock:
-            if self._own is None and not self._ending.is_set() and self._process == os.getpid():
+            if self._own is None and not self._ending.is_set():
                 try:
                     self._own = OwnJournal(self._directory)
                 except OSError:
@@ -154,9 +162,9 @@ class ServingStore(LmdbStore):
                 return False
         return True
 
-    def _moved(self, journal: Journal) -> bytes | None:
+    def _noted(self, journal: Journal) -> bytes | None:
         with self.read_own() as reader:
-            return reader.get(Table.MOVED, journal.name)
+            return _noted(reader, journal)
 
     def _journals(self) -> list[Journal]:
         """Those of all processes, this one's first."""
@@ -199,12 +207,23 @@ class ServingStore(LmdbStore):
             self.together(lambda opened: [opened(None).delete(Table.MOVED, name) for name in gone])
 
 
+def _noted(reader: Reader, journal: Journal) -> bytes | None:
+    """How far a journal was moved; None when never, _GONE when all of it, and its file is removed.
+
+    A note is removed after its file, so one that is missing belongs to a new journal or to one that is gone.
+    """
+    noted = reader.get(Table.MOVED, journal.name)
+    return noted if noted is not None or journal.path.exists() else _GONE
+
+
 def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -> None:
     """Write what waits to the tables, within one transaction, which keeps all other movers out."""
     notes = opened(None)
     by_learner: dict[Partition, list[Waiting]] = {}
     for journal in journals:
-        noted = notes.get(Table.MOVED, journal.name)
+        noted = _noted(notes, journal)
+        if noted is _GONE:
+            continue
         generation, end = journal.state()
         if own is not None and end > COMPACT_BYTES:
             own.compact(noted)

@@ -67,9 +67,9 @@ class Journal:
             raise ValueError(f"{path} is not a journal of slates")
 
     def state(self) -> tuple[int, int]:
-        """Generation, and where its records end."""
+        """Generation, and where its records end, which is inside the file even if that was cut off."""
         state = self._cells[1]
-        return state >> 32, state & 0xFFFFFFFF
+        return state >> 32, min(state & 0xFFFFFFFF, len(self._map))
 
     def waiting(self, moved: bytes | None) -> tuple[list[Waiting], bytes, bool]:
         """What waits, what is `moved_to` once it is moved, and whether all of it could be read.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from store import codec
-from store.api import Reader, Table, Transaction
+from store.api import Reader, StoreError, Table, Transaction
 
 RING = 50
 """Slates kept a learner; the oldest makes room."""
@@ -62,9 +62,16 @@ class Ring:
 def _of_older(reader: Reader) -> bytes:
     """What SLATE_ID would hold, for a learner written by a Genie that kept each id apart, and the count in META."""
     slots = dict(reader.scan(Table.SLATE))
-    ids = (codec.SLATE.decode(slots[key]).recommendation_id for key in sorted(slots))
     count = reader.get(Table.META) or b""
-    return count.rjust(_COUNT_BYTES, b"\0") + b"".join(map(token_of, ids))
+    return count.rjust(_COUNT_BYTES, b"\0") + b"".join(_token_in(slots[key]) for key in sorted(slots))
+
+
+def _token_in(value: bytes) -> bytes:
+    """That of a stored slate; of one that cannot be read, which must not keep others from being stored, nobody's."""
+    try:
+        return token_of(codec.SLATE.decode(value).recommendation_id)
+    except StoreError:
+        return bytes(TOKEN_CHARACTERS)
 
 
 def take_in(tx: Transaction, slates: Iterable[tuple[bytes, bytes]]) -> tuple[list[bool], bool]:

@@ -236,6 +236,41 @@ def test_what_a_killed_process_left_waiting_is_taken_in_once(
         store.close()
 
 
+def test_a_journal_whose_file_is_gone_is_not_moved_again(tmp_path: Path, unmoved: None) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        ids = line_of(process).split()
+        store = ServingStore(tmp_path)
+        listed = store._journals()
+        settle(store)
+        process.kill()
+        process.wait()
+    erase_slates(store, ANN)
+    for path in journals(tmp_path):
+        path.unlink()
+    store._take_over()
+    with store.read_own() as reader:
+        assert not list(reader.scan(Table.MOVED))
+    # As by one that had looked for journals a moment before.
+    store.together(lambda opened: serving_store._move(opened, listed, None))
+    assert not any(find_slate(store, "t", one) for one in ids[::2])
+    assert counted(store) == (10, 10)
+    store.close()
+
+
+def test_a_journal_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path, unmoved: None) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        ids = line_of(process).split()
+        process.kill()
+        process.wait()
+    (path,) = journals(tmp_path)
+    os.truncate(path, 1_024)
+    store = ServingStore(tmp_path)
+    found = [find_slate(store, "t", one) is not None for one in ids]
+    assert found == sorted(found, reverse=True)
+    assert 0 < sum(found) < 10
+    store.close()
+
+
 def test_what_is_torn_in_a_journal_is_left_out(tmp_path: Path, unmoved: None) -> None:
     with child("let_slates_wait", tmp_path) as process:
         ids = line_of(process).split()

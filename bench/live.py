@@ -18,7 +18,7 @@ from server.cli.client import is_serving
 
 ANNOUNCEMENT = b'"event": "serving"'
 """What the supervisor logs when all workers serve for the first time."""
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """Longest wait for SERVING; a first start compiles the kernels."""
 
 

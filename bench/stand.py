@@ -31,7 +31,7 @@ from google.protobuf.message import Message
 FLOOR_METHOD = "/genie.bench.Floor/Nothing"
 RECOMMEND = "/genie.v1.RecommendationService/Recommend"
 BATCH_RECOMMEND = "/genie.v1.RecommendationService/BatchRecommend"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _MAPPED = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ (\S{4}) .*$")
 

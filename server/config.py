@@ -122,7 +122,7 @@ class Settings:
         30.0, "On shutdown, time for calls in flight before they are cut off", least=0.0, most=3_600.0
     )
     start_seconds: float = _setting(
-        120.0, "Time a worker may take to start before it counts as failed", least=1.0, most=3_600.0
+        300.0, "Time a worker may take to start before it counts as failed", least=1.0, most=3_600.0
     )
     log_level: str = _setting(
         "info", "Least severe lines to log", choices=("debug", "info", "warning", "error")

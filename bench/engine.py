@@ -18,7 +18,7 @@ from engine.explain import Level, explain
 from engine.learner import TARGET_RETENTION, LearnerState, absorb, predict, replay
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.score import read_only
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand, view_concepts
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing, stand, view_concepts
 from engine.memo import Memo
 from engine.policy import BUILT_IN, SOURCES
 from engine.recommend import RecommendQuery, recommend, recommend_many
@@ -127,17 +127,18 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
             found,
         )  # fmt: skip
 
+    standing = Standing(view, counts, mastered, place)
     survey_args = (
         world.concepts,
-        touched,
-        view,
-        counts,
-        mastered,
         world.peers,
+        header,
+        touched,
+        weights,
         memory,
         profile,
         asked,
         1,
+        standing,
         out,
         wishes,
     )
@@ -149,7 +150,7 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
         "view": lambda: view_concepts(
             header, touched, weights, NOW, TARGET_RETENTION, view, counts, mastered
         ),
-        "stand": lambda: stand(header, touched, weights, NOW, view, counts, mastered, place),
+        "stand": lambda: stand(header, touched, weights, NOW, standing),
         "survey": lambda: survey(*survey_args),
         "gather": gathered,
         "predict": lambda: predict(state, found.rows[:held], world.question_concepts, world.learner, NOW),

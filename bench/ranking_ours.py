@@ -8,11 +8,11 @@ from bench.learner_data import DataSet
 from bench.ranking_cases import Case
 from engine.catalog import Sparse, build_catalog
 from engine.collaborative import FOLD_STEPS, WIDTH, Interactions, as_liking, fold_in, train_collaborative
+from engine.guide import follow
 from engine.learner import LearnerModel, LearnerState, absorb
 from engine.learner.rows import part_of
 from engine.learner.score import read_only
 from engine.neighbours import build_index
-from engine.peers import follow
 from engine.policy import BUILT_IN, Policy, make_policy
 from engine.recommend import RecommendQuery, recommend
 from engine.scoring import tastes

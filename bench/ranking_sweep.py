@@ -7,9 +7,10 @@ from bench.learner_data import DataSet
 from bench.output import emit
 from bench.ranking_cases import Case, measure
 from engine.catalog import Sparse
+from engine.guide import SHARPNESS, Guide, follow
 from engine.learner.score import read_only
 from engine.learner.state import CONCEPT, Records
-from engine.peers import SHARPNESS, Moments, Peers, follow, moments_of, standing_weight, train_peers
+from engine.peers import Moments, Peers, moments_of, standing_weight, train_peers
 from engine.types import F4, I8
 
 CELLS = (16, 64, 256, 1024, 4096)
@@ -29,7 +30,7 @@ def report_sweep(bench: str, data: DataSet, trained: I8, cases: list[Case]) -> N
         peers = train_peers(
             learner, answers.question, answers.correct, concepts, count, seed=0, most_cells=most
         )
-        served = Peers._make(read_only(array) for array in peers)
+        served = Guide.of(peers)
         scores = np.zeros((len(cases), count), np.float32)
         for place, (case, touched) in enumerate(zip(cases, records, strict=True)):
             follow(served, touched, case.before, scores[place])

@@ -20,11 +20,12 @@ from bench.output import emit
 from engine.candidates import MAX_CANDIDATES, Candidates, gather
 from engine.catalog import build_catalog
 from engine.draw import LOT, draw
+from engine.guide import follow
 from engine.jit import kernel
 from engine.learner import LearnerState
 from engine.learner.many import score_candidates
 from engine.learner.score import read_only
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing, stand
 from engine.likes import _likes
 from engine.pipeline import Desk, _meet, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS
@@ -113,6 +114,7 @@ class Stages:
         self._outlook = np.empty((size, SURVEY_WIDTH), np.float32)
         self._wishes = np.empty((len(SOURCES), size), np.float32)
         self._items, self._lots = np.zeros(MAX_CANDIDATES, ITEM), np.zeros(MAX_CANDIDATES, LOT)
+        self._led = np.empty(size, np.float32)
         self._usual = read_only(np.zeros(size, np.uint8))
         self.watch = Stopwatch()
 
@@ -128,13 +130,15 @@ class Stages:
         settings, recent = asked.settings[0], asked.recents[0]
         factor, profile, near = asked.factors[0], asked.profiles[0], asked.rows
         memory = model.memory_sets[model.memory_set]
+        standing = Standing(view, counts, mastered, place)
         watch.time(
-            "stand", stand, asked.headers, asked.touched, model.weights, settings[NOW], view, counts, mastered, place
+            "survey", survey, concepts, served.peers, asked.headers, asked.touched, model.weights, memory, profile,
+            settings, seed, standing, outlook, wishes,
         )  # fmt: skip
         watch.time(
-            "survey", survey, concepts, asked.touched, view, counts, mastered, served.peers, memory, profile,
-            settings, seed, outlook, wishes,
+            "of_survey_stand", stand, asked.headers, asked.touched, model.weights, settings[NOW], standing
         )  # fmt: skip
+        watch.time("of_survey_follow", follow, served.peers, asked.touched, state.applied, self._led)
         found = Candidates.room(len(recent))
         none = near[:0]
         held = watch.time(

@@ -1,12 +1,11 @@
-"""What learners who stood where this one stands practised next, with profit: cells of learner space. Trains and looks
-up.
+"""What learners who stood where this one stands practised next, with profit: cells of learner space. Trains only.
 
 Knows rows of concepts; neither questions nor what a recommendation is.
 
 Where a learner stands is the set of practised concepts, the latest first, placed in 64 dimensions. Every moment at
 which a learner of the log turned to another concept is such a place, and what followed is known. Moments are gathered
 into cells; a learner is led to what followed in the nearest cells, and to what goes together with the concepts at hand.
-docs/recommending.md has the measurements behind the numbers below.
+docs/recommending.md has the measurements behind the numbers below. `engine.guide` looks up.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from scipy.sparse.linalg import svds
 
 from engine.catalog import Sparse
 from engine.jit import kernel
-from engine.learner.state import Records
 from engine.types import F4, F8, I4, I8, U1, U4
 
 WIDTH = 64
@@ -46,17 +44,8 @@ MOST_CELLS = 1024
 NEXT_LIMIT = 32
 """Most concepts remembered of a cell."""
 
-NEAREST = 4
-"""Cells that are mixed for one learner."""
-
-SHARPNESS = 8
-"""Power of the cosine by which cells are weighted."""
-
 BESIDE_LIMIT = 20
 """Most concepts remembered as going together with one concept, itself included."""
-
-BESIDE_WEIGHT = 0.1
-"""Of what goes together, beside what followed: enough to tell apart concepts that followed nowhere."""
 
 
 Matrix = Any
@@ -269,75 +258,3 @@ def _lists(matrix: Matrix, limit: int) -> tuple[I4, U4, F4]:
 def _unit(vectors: F4) -> F4:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
-
-
-@kernel
-def nearest_cells(centre: F4, x: F4, cells: I8, weights: F8) -> int:
-    """Fill the up to `len(cells)` cells nearest the place x (64,) and weights that sum to 1; returns how many.
-
-    Weights are as the cosine to the power of `SHARPNESS`; cells that lie the other way do not count.
-    """
-    near = np.zeros(centre.shape[1], np.float32)
-    length = np.float32(0.0)
-    # By component, not by cell: sums that need no reordering are what the compiler can vectorise.
-    for j in range(x.shape[0]):
-        length += x[j] * x[j]
-        for cell in range(near.shape[0]):
-            near[cell] += x[j] * centre[j, cell]
-    held = 0
-    least = np.float32(0.0)
-    for cell in range(near.shape[0]):
-        value = near[cell]
-        if value <= least:
-            continue
-        place = min(held, cells.shape[0] - 1)
-        while place > 0 and near[cells[place - 1]] < value:
-            cells[place] = cells[place - 1]
-            place -= 1
-        cells[place] = cell
-        held = min(held + 1, cells.shape[0])
-        if held == cells.shape[0]:
-            least = near[cells[held - 1]]
-    total = 0.0
-    for i in range(held):
-        weights[i] = (near[cells[i]] / np.sqrt(length)) ** SHARPNESS
-        total += weights[i]
-    for i in range(held):
-        weights[i] /= total
-    return held
-
-
-@kernel
-def follow(peers: Peers, touched: Records, applied: int, out: F4) -> None:
-    """Fill out (nc,) with how strongly others' practice leads this learner to each concept, in [0, 1].
-
-    The mean of what followed in the nearest cells, plus `BESIDE_WEIGHT` times the mean of what goes together with the
-    practised concepts, both weighted by `standing_weight`. `touched` are the state's concept records, `applied` the
-    number of its answers. 0 throughout without practice.
-    """
-    out[:] = 0.0
-    x = np.zeros(peers.place.shape[1], np.float32)
-    total = 0.0
-    for i in range(touched.shape[0]):
-        if touched[i].attempts > 0:
-            total += standing_weight(applied - 1 - touched[i].last_step)
-    for i in range(touched.shape[0]):
-        c = touched[i].row
-        if touched[i].attempts == 0 or c >= peers.place.shape[0]:
-            continue
-        weight = np.float32(standing_weight(applied - 1 - touched[i].last_step))
-        for j in range(x.shape[0]):
-            x[j] += weight * peers.place[c, j]
-        share = np.float32(BESIDE_WEIGHT * weight / total)
-        for entry in range(peers.beside_offsets[c], peers.beside_offsets[c + 1]):
-            if peers.beside_rows[entry] < out.shape[0]:
-                out[peers.beside_rows[entry]] += share * peers.beside_values[entry]
-    cells = np.empty(NEAREST, np.int64)
-    weights = np.empty(NEAREST)
-    for i in range(nearest_cells(peers.centre, x, cells, weights)):
-        share = np.float32(weights[i])
-        for entry in range(peers.next_offsets[cells[i]], peers.next_offsets[cells[i] + 1]):
-            if peers.next_rows[entry] < out.shape[0]:
-                out[peers.next_rows[entry]] += share * peers.next_values[entry]
-    for c in range(out.shape[0]):
-        out[c] = min(np.float32(1.0), out[c])

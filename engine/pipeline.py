@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
+from engine.guide import Guide
 from engine.jit import kernel
 from engine.learner.many import score_candidates
 from engine.learner.score import QuestionConcepts, Weights
 from engine.learner.state import Records
 from engine.learner.update import widen
-from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, stand
-from engine.peers import Peers
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing
 from engine.policy import SOURCES, TERMS
 from engine.scoring import lean, score
 from engine.serving import ConceptArrays, QuestionArrays
@@ -115,7 +115,7 @@ def fill_pools(
     questions: QuestionArrays,
     weights: Weights,
     own_concepts: QuestionConcepts,
-    peers: Peers,
+    peers: Guide,
     asked: Asked,
     rule: Rule,
     limit: int,
@@ -165,7 +165,7 @@ def _score_one(
     questions: QuestionArrays,
     weights: Weights,
     own_concepts: QuestionConcepts,
-    peers: Peers,
+    peers: Guide,
     asked: Asked,
     i: int,
     rule: Rule,
@@ -178,10 +178,9 @@ def _score_one(
     header, plan, settings = asked.headers[i : i + 1], asked.plan[i], asked.settings[i]
     touched, recent = asked.touched[plan[TOUCHED] : plan[TOUCHED_END]], asked.recents[i]
     seed = plan[SEED]
-    stand(header, touched, weights, settings[NOW], desk.standing, desk.counts, desk.mastered, desk.place)
     survey(
-        concepts, touched, desk.standing, desk.counts, desk.mastered, peers, rule.memory, asked.profiles[i],
-        settings, seed, desk.outlook, desk.wishes,
+        concepts, peers, header, touched, weights, rule.memory, asked.profiles[i], settings, seed,
+        Standing(desk.standing, desk.counts, desk.mastered, desk.place), desk.outlook, desk.wishes,
     )  # fmt: skip
     found.counts[:] = 0
     found.slots[:] = VACANT

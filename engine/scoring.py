@@ -27,7 +27,7 @@ columns of `engine.survey`:
 import numpy as np
 
 from engine.candidates import Candidates, slot_of
-from engine.cards import FINE_STEPS, alike, coarsen
+from engine.cards import FINE_STEPS, alike, coarsen, dot
 from engine.collaborative import CONFIDENCE
 from engine.jit import kernel
 from engine.learner.state import Records
@@ -65,19 +65,6 @@ LONG_S = 180.0
 """A question of this length is long on a phone or for a tired learner."""
 REPEAT_HALF_LIFE_S = 86400.0
 SHOWN_REPETITION = 0.5
-
-
-@kernel
-def dot(a: F4, b: F4) -> float:
-    """Return the inner product of two vectors, four sums side by side; their length is a multiple of 4."""
-    # One running sum would wait for itself; reordering is not allowed to the compiler, so it is written out.
-    first = second = third = fourth = np.float32(0.0)
-    for j in range(0, a.shape[0], 4):
-        first += a[j] * b[j]
-        second += a[j + 1] * b[j + 1]
-        third += a[j + 2] * b[j + 2]
-        fourth += a[j + 3] * b[j + 3]
-    return float((first + second) + (third + fourth))
 
 
 @kernel

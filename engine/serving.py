@@ -3,7 +3,7 @@ nobody itself.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ import numpy.typing as npt
 from engine.cards import make_cards
 from engine.catalog import Catalog, Sparse, invert
 from engine.collaborative import WIDTH, CollaborativeModel
+from engine.graph import SOFT_LEAST
+from engine.guide import Guide, roughly
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.learner.many import fill_bases
 from engine.learner.pairs import by_question
@@ -19,7 +21,7 @@ from engine.memo import Memo
 from engine.neighbours import NeighbourIndex
 from engine.peers import Peers
 from engine.policy import SOURCES
-from engine.types import F4, I4, I8, U1, U4
+from engine.types import F4, F8, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
 
@@ -65,9 +67,15 @@ class ConceptArrays(NamedTuple):
     """CSR: dependents of each concept."""
     median_logit: F4
     """(nc,) base logit of the concept's median question."""
-    centroid: F4
-    """(64, nc) unit mean of each concept's questions' content vectors, by component so that kernels
-    vectorise."""
+    centroid: npt.NDArray[np.int8]
+    """(nc, 64) unit mean of each concept's questions' content vectors, in whole steps (`engine.cards`)."""
+    centroid_step: F4
+    """(nc,) a step of each."""
+    ready: F8
+    missing: I4
+    unlock: F8
+    waiting: I4
+    """(nc,) of a learner without answers, see `engine.openness.Openness`."""
 
 
 class QuestionArrays(NamedTuple):
@@ -129,7 +137,7 @@ class Serving:
     questions: QuestionArrays
     gram: F4
     """(64, 64) of the collaborative model."""
-    peers: Peers
+    peers: Guide
     """Which concepts learners turned to, by where they stood; nobody's without a collaborative model."""
     even_take_up: F4
     """(sources, areas) chances that an offer is taken up, as long as nothing is known of a learner."""
@@ -192,12 +200,18 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
             )
         ),
         gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
-        peers=Peers._make(_frozen(array) for array in peers),
+        peers=Guide.of(peers),
         even_take_up=_frozen(np.full((len(SOURCES), len(catalog.areas)), 0.5, np.float32)),
     )
 
 
 def _concept_arrays(catalog: Catalog, learner: LearnerModel, shelves: Sparse, content: F4) -> ConceptArrays:
+    needs, opens = catalog.prerequisites, catalog.dependents
+    centroid, step = (
+        np.zeros((catalog.concept_count, WIDTH), np.int8),
+        np.zeros(catalog.concept_count, np.float32),
+    )
+    roughly(_frozen(_centroids(catalog, content)), centroid, step)
     return ConceptArrays._make(
         _frozen(array)
         for array in ConceptArrays(
@@ -205,16 +219,35 @@ def _concept_arrays(catalog: Catalog, learner: LearnerModel, shelves: Sparse, co
             area=catalog.area_code,
             importance=catalog.importance,
             order=catalog.order,
-            need_offsets=catalog.prerequisites.offsets,
-            need_rows=catalog.prerequisites.rows,
-            need_hard=catalog.prerequisites.hard,
-            open_offsets=catalog.dependents.offsets,
-            open_rows=catalog.dependents.rows,
-            open_hard=catalog.dependents.hard,
+            need_offsets=needs.offsets,
+            need_rows=needs.rows,
+            need_hard=needs.hard,
+            open_offsets=opens.offsets,
+            open_rows=opens.rows,
+            open_hard=opens.hard,
             median_logit=np.nan_to_num(learner.weights.concept_median, nan=learner.prior_logit),
-            centroid=_centroids(catalog, content).T,
+            centroid=centroid,
+            centroid_step=step,
+            **_at_first(catalog),
         )
     )
+
+
+def _at_first(catalog: Catalog) -> dict[str, npt.NDArray[Any]]:
+    """Return what is ready, missing, unlocking and waiting for a learner who has proven nothing, by name."""
+    needs, opens, size = catalog.prerequisites, catalog.dependents, catalog.concept_count
+    owner = np.repeat(np.arange(size), np.diff(needs.offsets))
+    missing = np.bincount(owner, needs.hard, minlength=size).astype(np.int32)
+    soft = np.bincount(owner, 1 - needs.hard, minlength=size) > 0
+    hard = opens.hard == 1
+    below = np.repeat(np.arange(size), np.diff(opens.offsets))[hard]
+    share = catalog.importance[opens.rows[hard]].astype(np.float64) / missing[opens.rows[hard]]
+    return {
+        "ready": np.where(missing > 0, 0.0, np.where(soft, SOFT_LEAST, 1.0)),
+        "missing": missing,
+        "unlock": np.minimum(1.0, np.bincount(below, share, minlength=size)),
+        "waiting": np.bincount(below, minlength=size).astype(np.int32),
+    }
 
 
 def _popularity(catalog: Catalog, models: Models) -> tuple[F4, U4]:

@@ -1,22 +1,25 @@
-"""One look over every concept for one learner: what it would gain, what forgetting costs, which source wants
-it.
+"""One look over the open concepts for one learner: what each would gain, what forgetting costs, which source wants it.
 
-Knows nothing of single questions. Work a call grows with the number of concepts, never with that of
-questions.
+Knows nothing of single questions. Work a call grows with the number of concepts, never with that of questions.
 """
 
 from typing import Final
 
 import numpy as np
 
-from engine.graph import FULLY_READY, NEARLY_MASTERED, readiness, spread
+from engine.cards import FINE_STEPS, alike, coarsen
+from engine.graph import FULLY_READY, spread
+from engine.guide import Guide, follow
 from engine.jit import kernel
-from engine.learner.memory import days_until, retrievability, review
+from engine.learner.memory import SECONDS_A_DAY, retrievability, review
+from engine.learner.score import Weights
 from engine.learner.state import Records
-from engine.peers import Peers, follow
+from engine.learner.update import Record
+from engine.learner.view import Standing, stand, stand_new
+from engine.openness import Openness, opened, room_for
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays
-from engine.types import F4, F8, I4, NO_ROW, U1, U4
+from engine.types import F4, F8, I4, NO_ROW
 
 REVIEW, FRONTIER, OBJECTIVE, COLLABORATIVE, CONTENT, EXPLORATION, POPULAR, RANDOM, START, FILL = range(
     len(SOURCES)
@@ -118,38 +121,18 @@ def known_by(pattern: int) -> tuple[float, float]:
 
 
 @kernel
-def remembering(recall: float, stability: float, difficulty: float, grade: int, w: F8) -> float:
-    """Return how much recall `HORIZON_DAYS` ahead rises by a review of this FSRS grade now, against none; ≥
-    0.
+def remembering(elapsed: float, stability: float, difficulty: float, w: F8) -> tuple[float, float]:
+    """Return how much recall `HORIZON_DAYS` ahead rises by a review now, right or wrong, against none; each ≥ 0.
+
+    `elapsed` are the days since the last review; right and wrong are the FSRS grades 3 and 1.
     """
-    elapsed = days_until(stability, recall, w[20])
     left = retrievability(elapsed + HORIZON_DAYS, stability, w[20])
-    after, _ = review(stability, difficulty, elapsed, grade, w)
-    return max(0.0, retrievability(HORIZON_DAYS, after, w[20]) - left)
-
-
-@kernel
-def _unlocking(concepts: ConceptArrays, proven: F8, missing: I4, unlock: F8, out: F4) -> None:
-    """Fill `missing` (hard prerequisites still lacking), `unlock` and out[:, UNLOCKS] by concept.
-
-    unlock[c] = min(1, Σ importance(d) / missing(d)) over the closed concepts d that lack c.
-    """
-    for d in range(proven.shape[0]):
-        missing[d] = 0
-        for edge in range(concepts.need_offsets[d], concepts.need_offsets[d + 1]):
-            if concepts.need_hard[edge] == 1 and proven[concepts.need_rows[edge]] < NEARLY_MASTERED:
-                missing[d] += 1
-    for c in range(proven.shape[0]):
-        total = 0.0
-        count = 0
-        if proven[c] < NEARLY_MASTERED:
-            for edge in range(concepts.open_offsets[c], concepts.open_offsets[c + 1]):
-                d = concepts.open_rows[edge]
-                if concepts.open_hard[edge] == 1 and missing[d] > 0:
-                    total += concepts.importance[d] / missing[d]
-                    count += 1
-        unlock[c] = min(1.0, total)
-        out[c, UNLOCKS] = count
+    right, _ = review(stability, difficulty, elapsed, 3, w)
+    wrong, _ = review(stability, difficulty, elapsed, 1, w)
+    return (
+        max(0.0, retrievability(HORIZON_DAYS, right, w[20]) - left),
+        max(0.0, retrievability(HORIZON_DAYS, wrong, w[20]) - left),
+    )
 
 
 @kernel
@@ -171,17 +154,26 @@ def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> No
 
 
 @kernel
-def _speaking(touched: Records, view: F8, attempts: U4, known: F8, evidence: F8, speaks: F8) -> None:
-    """Fill what answers say of the concepts practised, each (nc,): known and evidence by `known_by`, K as far as it is
-    recalled; speaks, the mean of K and mastery by KNOWN_SHARE, likewise.
+def _speaking(touched: Records, view: F8, known: F8, evidence: F8, proof: F8, rows: I4) -> int:
+    """Fill what answers say of the concepts touched, each (k,), and rows (k,); returns how many are in the catalogue.
+
+    known and evidence are `known_by`'s, K as far as it is recalled; proof is 1 when mastered, 0 without answers, else
+    the mean of K and mastery by KNOWN_SHARE, likewise.
     """
     for i in range(touched.shape[0]):
         c = touched[i].row
-        if c < known.shape[0] and attempts[c] > 0:
-            chance_known, evidence[c] = known_by(int(touched[i].pattern))
+        if c >= view.shape[0]:
+            return int(i)
+        rows[i] = c
+        known[i], evidence[i], proof[i] = KNOWN_AT_FIRST, 1.0, 0.0
+        if touched[i].attempts > 0:
+            chance_known, evidence[i] = known_by(int(touched[i].pattern))
             recall = 1.0 if np.isnan(view[c, 2]) else view[c, 2]
-            known[c] = chance_known * recall
-            speaks[c] = (KNOWN_SHARE * chance_known + (1.0 - KNOWN_SHARE) * view[c, 0]) * recall
+            known[i] = chance_known * recall
+            proof[i] = (KNOWN_SHARE * chance_known + (1.0 - KNOWN_SHARE) * view[c, 0]) * recall
+        if touched[i].mastered == 1:
+            proof[i] = 1.0
+    return int(touched.shape[0])
 
 
 @kernel
@@ -191,15 +183,11 @@ def _doubt(concepts: ConceptArrays, touched: Records, evidence: F8, ready: F8) -
     Who keeps failing what they should be ready for lacks something that it rests on. Concepts without hard
     prerequisites are left alone.
     """
-    for i in range(touched.shape[0]):
+    for i in range(evidence.shape[0]):
         c = touched[i].row
-        if touched[i].attempts == 0 or c >= ready.shape[0] or ready[c] <= 0.0:
-            continue
-        for edge in range(concepts.need_offsets[c], concepts.need_offsets[c + 1]):
-            if concepts.need_hard[edge] == 1:
-                prior = min(ready[c], SUREST)
-                ready[c] = prior * evidence[c] / (prior * evidence[c] + 1.0 - prior)
-                break
+        if touched[i].attempts > 0 and ready[c] > 0.0 and concepts.missing[c] > 0:
+            prior = min(ready[c], SUREST)
+            ready[c] = prior * evidence[i] / (prior * evidence[i] + 1.0 - prior)
 
 
 @kernel
@@ -215,23 +203,23 @@ def promise(known: float, mastery: float, factor: float) -> float:
 @kernel
 def survey(
     concepts: ConceptArrays,
+    guide: Guide,
+    header: Records,
     touched: Records,
-    view: F8,
-    counts: U4,
-    mastered: U1,
-    peers: Peers,
+    weights: Weights,
     memory: F8,
     profile: F4,
     settings: F8,
     seed: int,
+    standing: Standing,
     out: F4,
     wishes: F4,
 ) -> None:
-    """Look at every concept once for one learner; fills out (nc, SURVEY_WIDTH) and wishes (sources, nc).
+    """Look at every concept that is open, or was touched, once for one learner; fills standing, out and wishes.
 
-    `touched` are the state's concept records; `view` (nc, 9), `counts` (nc, 4) and `mastered` (nc,) are what
-    `engine.learner.view.view_concepts` fills. `peers` is what is known of other learners, `memory` (21,) are FSRS
-    weights, `profile` (64,) the learner's place in content space. out holds, by column:
+    `header` (1,) and `touched` (k,) are the state's records, `weights` the learner model's, `guide` is what is known of
+    other learners, `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in content space. out (nc,
+    SURVEY_WIDTH) holds, by column:
 
     - READY from `engine.graph.readiness`, on the mean of K, the chance that the concept is known by its last answers
       (`known_by`), and mastery, as far as recalled: a prior alone opens nothing, two right answers do; then as the
@@ -240,111 +228,120 @@ def survey(
       times ½ + ½·max(importance, unlock); see `promise` and `remembering`
     - RETENTION, what forgetting costs: held · (1 − R) / (1 − R + 1 − R*), held being 1 when mastered, else
       (right + ½)/(tried + 1)
-    - TOWARDS and STEPS, the objective; FOLLOWS, how strongly others' practice leads there (`engine.peers.follow`);
+    - TOWARDS and STEPS, the objective; FOLLOWS, how strongly others' practice leads there (`engine.guide.follow`);
       STANDING, the chance on its median question by K and mastery in log odds, as KNOWN_SHARE says; UNLOCKS, how many
       closed concepts wait for it
 
-    A wish is how much a source wants a concept, negative when not at all.
+    Concepts that are neither open nor touched have 0 in all columns but TOWARDS and STEPS, and no standing. A wish,
+    wishes (sources, nc), is how much a source wants a concept, negative when not at all; those of closed and of empty
+    concepts are left as they are.
     """
-    size = view.shape[0]
-    mastery = view[:, 0].copy()
-    attempts = counts[:, 0].copy()
-    known = np.full(size, KNOWN_AT_FIRST)
-    evidence = np.ones(size)
-    speaks = mastery.copy()
-    _speaking(touched, view, attempts, known, evidence, speaks)
-    proven = np.empty(size)
-    ready = np.empty(size)
-    readiness(
-        concepts.need_offsets, concepts.need_rows, concepts.need_hard, concepts.order,
-        speaks, mastered, attempts, proven, ready,
-    )  # fmt: skip
-    _doubt(concepts, touched, evidence, ready)
-    out[:, TOWARDS] = 0.0
-    out[:, STEPS] = -1.0
-    unlock = np.empty(size)
-    _unlocking(concepts, proven, np.empty(size, np.int32), unlock, out)
+    stand(header, touched, weights, settings[NOW], standing)
+    size = out.shape[0]
+    known, evidence = np.empty(touched.shape[0]), np.empty(touched.shape[0])
+    proof, rows = np.empty(touched.shape[0]), np.empty(touched.shape[0], np.int32)
+    count = _speaking(touched, standing.floats, known, evidence, proof, rows)
+    found = room_for(size)
+    opened(concepts, rows[:count], proof[:count], found)
+    _doubt(concepts, touched, evidence[:count], found.ready)
     led = np.empty(size, np.float32)
-    follow(peers, touched, int(settings[HISTORY]), led)
-    if settings[OBJECTIVE_ROW] >= 0:
-        _towards(concepts, int(settings[OBJECTIVE_ROW]), proven, out)
+    follow(guide, touched, int(settings[HISTORY]), led)
+    out[:] = 0.0
     for c in range(size):
-        m = min(max(mastery[c], 0.001), 0.999)
-        recall = view[c, 2]
-        if ready[c] <= 0.0 and attempts[c] == 0 and np.isnan(recall):
-            # Closed and never met: nothing can be gained or lost. Of most catalogues, most concepts are so.
-            out[c, READY] = out[c, RIGHT] = out[c, WRONG] = out[c, RETENTION] = 0.0
-            out[c, FOLLOWS] = led[c]
-            out[c, STANDING] = m
+        at = standing.place[c]
+        if at >= 0:
+            _touched(concepts, touched[at], known[at], found, memory, settings, standing, c, out[c])
+        elif found.ready[c] > 0.0:
+            stand_new(header[0], c, weights, standing.floats, standing.counts)
+            _untouched(concepts, found, standing.floats[c, 0], c, out[c])
+        else:
             continue
-        right = ready[c] * promise(known[c], m, LEARN_RIGHT)
-        wrong = ready[c] * promise(known[c], m, LEARN_WRONG)
-        cost = 0.0
-        standing = m
-        if not np.isnan(recall):
-            share = HELD_SHARE * known[c]
-            right = 1.0 - (1.0 - right) * (
-                1.0 - share * remembering(recall, view[c, 3], view[c, 4], 3, memory)
-            )
-            wrong = 1.0 - (1.0 - wrong) * (
-                1.0 - share * remembering(recall, view[c, 3], view[c, 4], 1, memory)
-            )
-            held = 1.0 if mastered[c] == 1 else (counts[c, 1] + 0.5) / (attempts[c] + 1.0)
-            cost = min(1.0, held) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
-        if attempts[c] > 0:
-            success = GUESS + known[c] * (1.0 - SLIP - GUESS)
-            odds = (m / (1.0 - m)) ** (1.0 - KNOWN_SHARE) * (success / (1.0 - success)) ** KNOWN_SHARE
-            standing = odds / (1.0 + odds)
-        worth = 0.5 + 0.5 * max(concepts.importance[c], unlock[c])
-        out[c, READY] = ready[c]
-        out[c, RIGHT] = worth * right
-        out[c, WRONG] = worth * wrong
-        out[c, RETENTION] = cost
         out[c, FOLLOWS] = led[c]
-        out[c, STANDING] = standing
-    _wish(concepts, view[:, 2].copy(), attempts, mastered, profile, settings, seed, out, wishes)
+        out[c, UNLOCKS] = found.waiting[c]
+    out[:, STEPS] = -1.0
+    if settings[OBJECTIVE_ROW] >= 0:
+        _towards(concepts, int(settings[OBJECTIVE_ROW]), found.proven, out)
+    _wish(concepts, standing, profile, settings, seed, out, wishes)
+
+
+@kernel
+def _touched(
+    concepts: ConceptArrays,
+    record: Record,
+    known: float,
+    found: Openness,
+    memory: F8,
+    settings: F8,
+    standing: Standing,
+    c: int,
+    row: F4,
+) -> None:
+    """Fill READY to RETENTION and STANDING of a touched concept; known is K as far as it is recalled."""
+    m = min(max(standing.floats[c, 0], 0.001), 0.999)
+    ready = found.ready[c]
+    right = ready * promise(known, m, LEARN_RIGHT)
+    wrong = ready * promise(known, m, LEARN_WRONG)
+    recall = standing.floats[c, 2]
+    if not np.isnan(recall):
+        share = HELD_SHARE * known
+        elapsed = max(settings[NOW] - record.review_at, 0.0) / SECONDS_A_DAY
+        if_right, if_wrong = remembering(elapsed, standing.floats[c, 3], standing.floats[c, 4], memory)
+        right = 1.0 - (1.0 - right) * (1.0 - share * if_right)
+        wrong = 1.0 - (1.0 - wrong) * (1.0 - share * if_wrong)
+        held = 1.0 if record.mastered == 1 else (record.correct + 0.5) / (record.attempts + 1.0)
+        row[RETENTION] = min(1.0, held) * (1.0 - recall) / (2.0 - recall - settings[RECALL_TARGET])
+    row[STANDING] = m
+    if record.attempts > 0:
+        success = GUESS + known * (1.0 - SLIP - GUESS)
+        odds = (m / (1.0 - m)) ** (1.0 - KNOWN_SHARE) * (success / (1.0 - success)) ** KNOWN_SHARE
+        row[STANDING] = odds / (1.0 + odds)
+    worth = 0.5 + 0.5 * max(concepts.importance[c], found.unlock[c])
+    row[READY] = ready
+    row[RIGHT] = worth * right
+    row[WRONG] = worth * wrong
+
+
+@kernel
+def _untouched(concepts: ConceptArrays, found: Openness, mastery: float, c: int, row: F4) -> None:
+    """Fill READY to WRONG and STANDING of an open concept that was never touched."""
+    m = min(max(mastery, 0.001), 0.999)
+    worth = found.ready[c] * (0.5 + 0.5 * max(concepts.importance[c], found.unlock[c]))
+    row[READY] = found.ready[c]
+    row[RIGHT] = worth * promise(KNOWN_AT_FIRST, m, LEARN_RIGHT)
+    row[WRONG] = worth * promise(KNOWN_AT_FIRST, m, LEARN_WRONG)
+    row[STANDING] = m
 
 
 @kernel
 def _wish(
     concepts: ConceptArrays,
-    recall: F8,
-    attempts: U4,
-    mastered: U1,
+    standing: Standing,
     profile: F4,
     settings: F8,
     seed: int,
     out: F4,
     wishes: F4,
 ) -> None:
-    """Fill wishes (sources, nc) from the survey; a closed or empty concept is wanted by nobody."""
-    size = recall.shape[0]
-    near = np.zeros(size, np.float32)
-    # By component, not by concept: sums that need no reordering are what the compiler can vectorise.
-    for j in range(profile.shape[0]):
-        if profile[j] != 0.0:
-            for c in range(size):
-                near[c] += profile[j] * concepts.centroid[j, c]
-    wishes[:] = -1.0
-    for c in range(size):
+    """Fill wishes (sources, nc) of the open concepts from the survey; a closed or empty concept is wanted by nobody."""
+    fine = np.empty(profile.shape[0], np.int16)
+    step = coarsen(profile, FINE_STEPS, fine)
+    for c in range(out.shape[0]):
         if concepts.active[c] == 0 or out[c, READY] <= 0.0:
             continue
+        attempts = standing.counts[c, 0]
+        mastered = standing.mastered[c] == 1
         gain = settings[TARGET] * out[c, RIGHT] + (1.0 - settings[TARGET]) * out[c, WRONG]
+        near = step * concepts.centroid_step[c] * alike(fine, concepts.centroid[c])
         luck = chance(seed, c)
-        due = recall[c] < settings[RECALL_TARGET]
-        if due and attempts[c] > 0:
-            wishes[REVIEW, c] = out[c, RETENTION]
-        if mastered[c] == 0:
-            wishes[FRONTIER, c] = gain
-            if attempts[c] < RARELY:
-                wishes[EXPLORATION, c] = luck
-        if out[c, TOWARDS] > 0.0 and (due or mastered[c] == 0):
-            wishes[OBJECTIVE, c] = out[c, TOWARDS]
-        if out[c, FOLLOWS] > 0.0:
-            wishes[COLLABORATIVE, c] = out[c, FOLLOWS]
-        if settings[HISTORY] == 0.0:
-            wishes[START, c] = concepts.importance[c]
-        if near[c] > 0.0:
-            wishes[CONTENT, c] = near[c]
+        due = standing.floats[c, 2] < settings[RECALL_TARGET]
+        wanted = not mastered or due
+        wishes[REVIEW, c] = out[c, RETENTION] if due and attempts > 0 else -1.0
+        wishes[FRONTIER, c] = -1.0 if mastered else gain
+        wishes[OBJECTIVE, c] = out[c, TOWARDS] if out[c, TOWARDS] > 0.0 and wanted else -1.0
+        wishes[COLLABORATIVE, c] = out[c, FOLLOWS] if out[c, FOLLOWS] > 0.0 else -1.0
+        wishes[CONTENT, c] = near if near > 0.0 else -1.0
+        wishes[EXPLORATION, c] = luck if not mastered and attempts < RARELY else -1.0
+        wishes[POPULAR, c] = -1.0
         wishes[RANDOM, c] = luck
+        wishes[START, c] = concepts.importance[c] if settings[HISTORY] == 0.0 else -1.0
         wishes[FILL, c] = concepts.importance[c]

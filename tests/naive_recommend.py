@@ -27,6 +27,13 @@ def listed(offsets: Array, rows: Array, index: int) -> list[int]:
     return [int(row) for row in rows[offsets[index] : offsets[index + 1]]]
 
 
+def in_steps(vector: Array, steps: int) -> Array:
+    """Return a vector in whole steps, so many for its largest component: 127 on a card, 32767 of a learner."""
+    step = float(np.abs(vector).max()) / steps
+    exact = np.asarray(vector, np.float64)
+    return np.floor(exact / step + 0.5) * step if step else exact
+
+
 def distances(offsets: Array, rows: Array, start: int) -> dict[int, int]:
     """Return the least number of steps to everything reached from `start`."""
     known = {start: 0}
@@ -207,7 +214,9 @@ def survey(
             due = recall < DUE
             fresh = not mastered[c]
             luck = chance(int(asked["seed"]), c)
-            near = float(np.dot(profile, arrays.centroid[:, c]))
+            near = float(
+                np.dot(in_steps(profile, 32767), arrays.centroid[c] * float(arrays.centroid_step[c]))
+            )
             gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
             wanted = {
                 "review": (due and counts[c, 0] > 0, cost),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engine.collaborative import CONFIDENCE
-from tests.naive_recommend import Array, chance, listed
+from tests.naive_recommend import Array, chance, in_steps, listed
 
 
 def leaned(predicted: float, standing: float, easier: float, evidence: float) -> float:
@@ -15,12 +15,6 @@ def leaned(predicted: float, standing: float, easier: float, evidence: float) ->
     own = math.log(standing / (1.0 - standing)) + easier
     z = (1.0 - share) * math.log(predicted / (1.0 - predicted)) + share * own
     return 1.0 / (1.0 + math.exp(-z))
-
-
-def in_steps(vector: Array) -> Array:
-    """Return a vector as a card holds it, in whole steps of 1/127 of its largest component."""
-    step = float(np.abs(vector).max()) / 127
-    return np.floor(vector / step + 0.5) * step if step else vector
 
 
 def terms(
@@ -46,7 +40,9 @@ def terms(
     cost = math.prod(1.0 - e * rows[c]["RETENTION"] for c, e in exercised)
     liked = 0.0
     if question < len(questions.factors):
-        liked = min(1.0, max(0.0, float(np.dot(factor, in_steps(questions.factors[question])))))
+        liked = min(
+            1.0, max(0.0, float(np.dot(in_steps(factor, 32767), in_steps(questions.factors[question], 127))))
+        )
     seconds = float(questions.seconds[question])
     length = min(1.0, seconds / 180.0)
     fit = min(1.0, asked["available"] / seconds) if asked["available"] > 0 else 1.0
@@ -60,7 +56,9 @@ def terms(
         "readiness": min(rows[c]["READY"] for c in own),
         "objective": max(rows[c]["TOWARDS"] for c in own),
         "collaborative": max(rows[c]["FOLLOWS"] for c in own) * (0.5 + 0.5 * liked),
-        "content": min(1.0, max(0.0, float(np.dot(profile, in_steps(questions.content[question]))))),
+        "content": min(
+            1.0, max(0.0, float(np.dot(in_steps(profile, 32767), in_steps(questions.content[question], 127))))
+        ),
         "context": fit * (1.0 - asked["fatigue"] * effort) * (1.0 - 0.5 * asked["small"] * length),
         "engagement": sum(take_up) / len(take_up),
         "popularity": float(questions.popularity[question]),

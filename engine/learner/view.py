@@ -1,6 +1,7 @@
 """A learner's standing in concepts: mastery, memory and dates. Reads the state, changes nothing."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,46 +76,52 @@ def fading(header: Record, concepts: Records, at: int, row: int, w: Weights) -> 
     return 1.0 - room / cost
 
 
-@kernel
-def stand(
-    header: Records,
-    concepts: Records,
-    w: Weights,
-    now: float,
-    floats: F8,
-    counts: U4,
-    flags: U1,
-    place: I4,
-) -> None:
-    """Fill what recommending reads of a learner's standing in the concept rows 0..n-1.
+class Standing(NamedTuple):
+    """A learner's standing by concept row; `stand` and `stand_new` fill the rows that are asked for, no others."""
 
-    As `view_concepts`, but for the planned dates: floats[:, 5], [:, 7] and [:, 8] are left as they are. place (n,) is
-    the number of the row's concept record, -1 where there is none.
+    floats: F8
+    """(nc, VIEW_FLOATS) as `view_concepts` says."""
+    counts: U4
+    """(nc, VIEW_COUNTS) likewise."""
+    mastered: U1
+    """(nc,)"""
+    place: I4
+    """(nc,) the number of the row's concept record, -1 where there is none."""
+
+
+@kernel
+def stand_new(header: Record, row: int, w: Weights, floats: F8, counts: U4) -> None:
+    """Fill the row of a concept that was never touched, `mastery_of` by the learner's ability alone."""
+    spread = float(header.variance[0]) + CONCEPT_VARIANCE[0]
+    narrowed = math.sqrt(1.0 + SHRINK * spread)
+    p = sigmoid(w.mastery[0] + w.mastery[1] * (median_of(w, row) + header.mean[0]) / narrowed)
+    floats[row, 0] = p
+    floats[row, 1] = p * (1.0 - p) * (w.mastery[1] * math.sqrt(spread) / narrowed)
+    for column in range(2, VIEW_FLOATS):
+        floats[row, column] = math.nan
+    for column in range(VIEW_COUNTS):
+        counts[row, column] = 0
+
+
+@kernel
+def stand(header: Records, concepts: Records, w: Weights, now: float, standing: Standing) -> None:
+    """Fill `place` and `mastered` throughout, and the rows of the concepts touched.
+
+    As `view_concepts`, but for the planned dates: floats[:, 5], [:, 7] and [:, 8] are NaN.
     """
     head = header[0]
-    floats[:, 2:5] = math.nan
-    floats[:, 6] = math.nan
-    counts[:] = 0
-    flags[:] = 0
-    place[:] = -1
-    # All that `mastery_of` needs of a concept never touched, but for its median question.
-    spread = float(head.variance[0]) + CONCEPT_VARIANCE[0]
-    narrowed = math.sqrt(1.0 + SHRINK * spread)
-    deviation = w.mastery[1] * math.sqrt(spread) / narrowed
-    ability = head.mean[0]
-    for row in range(floats.shape[0]):
-        p = sigmoid(w.mastery[0] + w.mastery[1] * (median_of(w, row) + ability) / narrowed)
-        floats[row, 0] = p
-        floats[row, 1] = p * (1.0 - p) * deviation
+    floats, counts = standing.floats, standing.counts
+    standing.mastered[:] = 0
+    standing.place[:] = -1
     for at in range(concepts.shape[0]):
         concept = concepts[at]
         row = widen(concept.row)
         if row >= floats.shape[0]:
             break
-        place[row] = at
-        mastery, sd = mastery_of(head, concepts, at, row, now, w)
-        floats[row, 0] = mastery
-        floats[row, 1] = sd
+        standing.place[row] = at
+        floats[row, 0], floats[row, 1] = mastery_of(head, concepts, at, row, now, w)
+        for column in range(2, VIEW_FLOATS):
+            floats[row, column] = math.nan
         if concept.stability > 0.0:
             days = (now - concept.review_at) / SECONDS_A_DAY
             floats[row, 2] = retrievability(days, float(concept.stability), w.constants[2])
@@ -126,7 +133,7 @@ def stand(
         counts[row, 1] = concept.correct
         counts[row, 2] = concept.lapses
         counts[row, 3] = concept.implied
-        flags[row] = concept.mastered
+        standing.mastered[row] = concept.mastered
 
 
 @kernel
@@ -148,8 +155,9 @@ def view_concepts(
     """
     head = header[0]
     decay = w.constants[2]
-    floats[:] = math.nan
-    stand(header, concepts, w, now, floats, counts, flags, np.empty(flags.shape[0], np.int32))
+    for row in range(floats.shape[0]):
+        stand_new(head, row, w, floats, counts)
+    stand(header, concepts, w, now, Standing(floats, counts, flags, np.empty(flags.shape[0], np.int32)))
     for at in range(concepts.shape[0]):
         concept = concepts[at]
         row = widen(concept.row)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import Sparse
+from engine.guide import Guide, follow
 from engine.learner.state import CONCEPT
-from engine.peers import MOMENTS_EACH, Peers, follow, moments_of, train_peers
+from engine.peers import MOMENTS_EACH, Peers, moments_of, train_peers
 from tests import naive_peers, worlds
 
 ONE_EACH = Sparse(np.arange(9, dtype=np.int32), np.arange(8, dtype=np.uint32))
@@ -43,16 +44,8 @@ def touched(*answers: int) -> Any:
 def led(peers: Peers, *answers: int, size: int = 8) -> list[float]:
     """Return where a learner with these answers is led."""
     out = np.full(size, np.nan, np.float32)
-    follow(frozen(peers), touched(*answers), len(answers), out)
+    follow(Guide.of(peers), touched(*answers), len(answers), out)
     return [float(value) for value in out]
-
-
-def frozen(peers: Peers) -> Peers:
-    """Return the arrays as serving holds them."""
-    views = [np.ascontiguousarray(array).view() for array in peers]
-    for view in views:
-        view.flags.writeable = False
-    return Peers._make(views)
 
 
 def trained(histories: list[History]) -> Peers:

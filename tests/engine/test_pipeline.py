@@ -12,6 +12,7 @@ from engine.candidates import Candidates, gather
 from engine.draw import LOT, draw
 from engine.learner import TARGET_RETENTION, LearnerState, predict
 from engine.learner.score import read_only
+from engine.learner.view import Standing
 from engine.pipeline import Desk, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS, Policy
 from engine.pools import draw_slates
@@ -59,9 +60,10 @@ def stage_by_stage(
     profile = np.empty(64, np.float32)
     rows, confidence = np.empty(len(recent), np.uint32), np.empty(len(recent), np.float32)
     tastes(recent, served.questions.content, float(recent["at"].max()), rows, confidence, profile)
+    standing = Standing(view, counts, mastered, np.empty(size, np.int32))
     survey(
-        served.concepts, touched, view, counts, mastered, served.peers,
-        model.memory_sets[model.memory_set], profile, asked, seed, outlook, wishes,
+        served.concepts, served.peers, read_only(state.header), touched, model.weights,
+        model.memory_sets[model.memory_set], profile, asked, seed, standing, outlook, wishes,
     )  # fmt: skip
     found = Candidates.room(len(query.excluded) + len(recent))
     held = gather(

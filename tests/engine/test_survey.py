@@ -12,6 +12,7 @@ from engine import survey as s
 from engine.collaborative import CollaborativeModel
 from engine.learner import LearnerState
 from engine.learner.score import read_only
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing
 from engine.policy import SOURCES
 from engine.serving import Models, Serving, prepare
 from engine.types import F4
@@ -46,25 +47,38 @@ def surveyed(
     profile: F4 | None = None,
 ) -> tuple[F4, F4]:
     """Return (out, wishes) of the survey kernel."""
-    view, counts, mastered = worlds.look(served, state)
     size = served.catalog.concept_count
     out, wishes = np.empty((size, s.SURVEY_WIDTH), np.float32), np.empty((len(SOURCES), size), np.float32)
     asked = np.array([worlds.NOON, target, 0.9, objective, 0.0, 0.0, 0.0, state.applied])
     profile = np.zeros(64, np.float32) if profile is None else profile
+    standing = Standing(
+        np.full((size, VIEW_FLOATS), np.nan),
+        np.empty((size, VIEW_COUNTS), np.uint32),
+        np.empty(size, np.uint8),
+        np.empty(size, np.int32),
+    )
+    wishes[:] = -1.0
     s.survey(
         served.concepts,
-        read_only(state.concepts),
-        view,
-        counts,
-        mastered,
         served.peers,
+        read_only(state.header),
+        read_only(state.concepts),
+        served.learner.weights,
         served.learner.memory_sets[0],
         profile,
         asked,
         seed,
+        standing,
         out,
         wishes,
     )
+    view, counts, mastered = worlds.look(served, state)
+    seen = (out[:, s.READY] > 0.0) | (standing.place >= 0)
+    assert np.array_equal(
+        standing.floats[seen][:, [0, 1, 2, 3, 4, 6]], view[seen][:, [0, 1, 2, 3, 4, 6]], equal_nan=True
+    )
+    assert np.array_equal(standing.counts[seen], counts[seen])
+    assert np.array_equal(standing.mastered, mastered)
     return out, wishes
 
 
@@ -78,19 +92,24 @@ def test_survey_equals_its_naive_twin(seed: int, goal: bool, answers: int) -> No
     objective = int(served.catalog.order[rng.integers(0, served.catalog.order.size)]) if goal else -1
     out, wishes = surveyed(served, state, seed=seed, objective=objective, profile=profile)
     view, counts, mastered = worlds.look(served, state)
+    assert served.models.collaborative is not None
+    peers = served.models.collaborative.peers
     rows, twin_wishes = naive.survey(
         served.concepts,
         state.concepts,
         view,
         counts,
         mastered,
-        served.peers,
+        peers,
         served.learner.memory_sets[0],
         profile,
         {"objective": objective, "seed": seed, "target": 0.85, "history": state.applied},
     )
+    seen = [row["READY"] > 0.0 or c in set(state.concepts["row"].tolist()) for c, row in enumerate(rows)]
     for column, name in enumerate(COLUMNS):
-        assert out[:, column] == pytest.approx([row[name] for row in rows], abs=2e-6), name
+        on_path = name in ("TOWARDS", "STEPS")
+        twin = [row[name] if looked or on_path else 0.0 for row, looked in zip(rows, seen, strict=True)]
+        assert out[:, column] == pytest.approx(twin, abs=2e-6), name
     for source, name in enumerate(SOURCES):
         assert wishes[source] == pytest.approx(twin_wishes[name], abs=2e-6), name
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, prefetch
 from engine.learner.state import Records
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays, QuestionArrays
@@ -190,6 +190,7 @@ def _walk(
             found.rows[held] = row
             found.sources[held] = bit
             found.concepts[held] = questions.concept_rows[first]
+            prefetch(questions.cards, questions.card_of[row])
             found.counts[source] += 1
             held += 1
     return held

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import scoring
+from engine.cards import dot
 from engine.collaborative import CONFIDENCE
 from engine.learner import LearnerState
 from engine.learner.score import read_only
@@ -119,4 +120,4 @@ def test_tastes_equal_their_naive_twin(seed: int, answers: int) -> None:
 
 def test_dot_sums_every_component() -> None:
     a, b = np.arange(64, dtype=np.float32), np.ones(64, np.float32)
-    assert scoring.dot(a, b) == 2016.0
+    assert dot(a, b) == 2016.0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from engine.catalog import Catalog
 from engine.graph import NEARLY_MASTERED, standing_of
 from engine.learner import ConceptView, LearnerState
-from engine.types import F8, I8
+from engine.types import F8, I8, U1
 
 Flags = npt.NDArray[np.bool_]
 
@@ -67,9 +67,14 @@ def _wrong_by_pattern() -> I8:
 _WRONG: Final = _wrong_by_pattern()
 
 
+def wrong_lately(pattern: U1) -> Flags:
+    """Return whether concepts with these patterns of outcomes had `LATEST_WRONG` of the last `LATEST` answers wrong."""
+    return np.asarray(_WRONG[pattern] >= LATEST_WRONG)
+
+
 def may_be_stuck(state: LearnerState, rows: Iterable[int]) -> bool:
     """Return whether the latest answers to any of the concept rows say so, before mastery is looked at."""
-    wrong = _WRONG[state.concepts["pattern"]] >= LATEST_WRONG
+    wrong = wrong_lately(state.concepts["pattern"])
     return bool(np.isin(state.concepts["row"][wrong], np.fromiter(rows, np.int64)).any())
 
 

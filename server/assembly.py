@@ -28,6 +28,7 @@ from server.measuring import degraded_counter, measure_pools, measure_store, mea
 from server.metrics import Meter
 from server.model_parts import model_source
 from server.pools import PoolCache
+from server.services import answer_bytes
 from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
@@ -80,6 +81,7 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     policies = policies_of(settings)
     # Nobody should wait for a compiler in the first call.
     warm_up()
+    answer_bytes.warm_up()
     stores = open_settings_stores(settings)
     experiments = experiments_of(settings, stores, policies)
     meter = meter_of(settings)

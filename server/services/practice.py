@@ -16,6 +16,7 @@ from server.learner_views import daily_goal_message, streak_message
 from server.local_days import local_day
 from server.rpc import Call, Requests
 from server.services.answers import calendar_of, committed, take_in
+from server.services.slate_bytes import Encoded
 from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.api import Partition, Reader, Store, Transaction
@@ -42,8 +43,8 @@ class PracticeService:
         self._tenants = tenants
         self._experiments = experiments
 
-    def record_answers(self, request: pb.RecordAnswersRequest, call: Call) -> pb.RecordAnswersResponse:
-        """Record answers and tell what each changed."""
+    def record_answers(self, request: pb.RecordAnswersRequest, call: Call) -> Encoded:
+        """Record answers and tell what each changed, in a `RecordAnswersResponse`."""
         if len(request.answers) > MOST_ANSWERS:
             raise errors.BatchTooLarge(field="answers", size=len(request.answers), limit=MOST_ANSWERS)
         check = Violations()
@@ -58,18 +59,16 @@ class PracticeService:
         )
         if self._experiments is not None:
             self._experiments.answered(call, request.answers, results)
-        statuses = [result.status for result in results]
-        return pb.RecordAnswersResponse(
-            results=results,
-            recorded_count=statuses.count(pb.ANSWER_STATUS_RECORDED),
-            duplicate_count=statuses.count(pb.ANSWER_STATUS_DUPLICATE),
-            rejected_count=statuses.count(pb.ANSWER_STATUS_REJECTED),
+        counts = results.counts
+        rest = pb.RecordAnswersResponse(
+            recorded_count=counts.recorded,
+            duplicate_count=counts.duplicate,
+            rejected_count=counts.rejected,
         )
+        return Encoded(b"".join((*results.fields, rest.SerializeToString())))
 
-    def stream_answers(
-        self, requests: "Requests[pb.StreamAnswersRequest]", call: Call
-    ) -> Iterator[pb.StreamAnswersResponse]:
-        """Record answers as they come: what has arrived together shares a commit."""
+    def stream_answers(self, requests: "Requests[pb.StreamAnswersRequest]", call: Call) -> Iterator[Encoded]:
+        """Record answers as they come, told of in `StreamAnswersResponse`s; what arrives together shares a commit."""
         while arrived := requests.take(MOST_ANSWERS):
             call.renew()
             answers = [message.answer for message in arrived]
@@ -78,8 +77,7 @@ class PracticeService:
             )
             if self._experiments is not None:
                 self._experiments.answered(call, answers, results)
-            for result in results:
-                yield pb.StreamAnswersResponse(result=result)
+            yield from map(Encoded, results.fields)
 
     def start_session(self, request: pb.StartSessionRequest, call: Call) -> pb.StartSessionResponse:
         """Open a session."""

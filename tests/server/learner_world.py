@@ -117,7 +117,8 @@ class World:
             practice_service_pb2.RecordAnswersRequest(answers=answers),
             a_call(now=at + 60 * count if arrives is None else arrives),
         )
-        assert reply.recorded_count == count
+        told = practice_service_pb2.RecordAnswersResponse.FromString(reply.SerializeToString())
+        assert told.recorded_count == count
 
     def create(self, learner_id: str, **profile: Any) -> resources_pb2.Learner:
         request = pb.CreateLearnerRequest(learner=Learner(learner_id=learner_id, **profile))

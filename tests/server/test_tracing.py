@@ -145,13 +145,9 @@ def test_the_parts_of_a_recommendation(kept: Kept, world: Core) -> None:
 
 def test_the_parts_of_recording_answers(kept: Kept, world: Core) -> None:
     world.record(world.answer("count-1"))
-    call, *parts = kept.spans(4)
+    call, *parts = kept.spans(3)
     assert call.name == "genie.v1.PracticeService/RecordAnswers"
-    assert {span.name for span in parts} == {
-        "store.read_learner",
-        "store.commit",
-        "engine.record_answers",
-    }
+    assert {span.name for span in parts} == {"store.commit", "engine.record_answers"}
     check_below(call, parts)
 
 

@@ -23,6 +23,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def wait_to_be_killed() -> None:
+    """Wait for it, or for the end of the parent, which ends standard input."""
+    sys.stdin.read()
+
+
 def _put_state(tx: Transaction, value: bytes) -> None:
     tx.put(Table.STATE, b"", value)
 
@@ -43,7 +48,7 @@ def record_until_killed(directory: Path, round_: str) -> None:
     for name in ("ann", "bob", "eve"):
         threading.Thread(target=work, args=(name,), daemon=True).start()
     say("ready")
-    threading.Event().wait()
+    wait_to_be_killed()
 
 
 def fill(directory: Path, name: str, count: str) -> None:
@@ -90,7 +95,7 @@ def read_and_wait(directory: Path) -> None:
     with store.read(Partition("t", "ann")) as reader:
         reader.get(Table.STATE)
         say("reading")
-        threading.Event().wait()
+        wait_to_be_killed()
 
 
 def hold_unsynced(directory: Path) -> None:
@@ -98,7 +103,7 @@ def hold_unsynced(directory: Path) -> None:
     store = LmdbStore(directory, durable=False)
     store.update(Partition("t", "ann"), lambda tx: tx.put(Table.STATE, b"", b"from a child"))
     say("written")
-    threading.Event().wait()
+    wait_to_be_killed()
 
 
 def echo(directory: Path, durable: str) -> None:

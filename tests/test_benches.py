@@ -45,7 +45,7 @@ def test_bench_runs_and_prints_its_figures(bench: str) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     if "is not installed" in done.stderr:

@@ -196,7 +196,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=900,
         )
         assert done.returncode == 2
         assert said in done.stderr

@@ -1,6 +1,7 @@
 """The floor and the real server side by side on one core, loaded in turns, and writers beside them. Judges nothing."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -24,13 +25,13 @@ from genie.v1 import (
 from genie.v1 import recommendation_service_pb2 as pb
 
 CONNECTIONS = 8
-DRAWN = 20_000
-"""Requests drawn before they come round again."""
+DRAWN = 200_000
+"""Requests drawn before they come round again: more than any run sends, so that none is repeated for being repeated."""
 CHECKED = 100
 """Of the drawn ones, as many are sent through a real stub first."""
 TRIES = 5
 BATCH = 100
-BATCHES = 40
+BATCHES = 400
 ANSWERS_A_SECOND = 300
 ANSWERS_A_CALL = 10
 
@@ -60,6 +61,8 @@ class Run(NamedTuple):
     """Seconds that the server's cores were idle in it, all together."""
     wall: float
     """Seconds that the whole run took, the load generator's start included."""
+    pools: float
+    """Share of the look-ups for a learner's pool that found it; NaN without look-ups."""
 
     @property
     def cpu_us(self) -> float:
@@ -106,6 +109,8 @@ class Target(NamedTuple):
             idle_seconds({stand.core for stand in self.stands}),
             time.monotonic(),
             sum(one["ok"].get(self.method, 0) for one in figures),
+            sum(one.get("caches", {}).get("pools hit", 0.0) for one in figures),
+            sum(one.get("caches", {}).get("pools miss", 0.0) for one in figures),
         )
 
     def _judged(self, times: load.Times, before: "_Figures", dropped: int = 0) -> Run:
@@ -113,7 +118,9 @@ class Target(NamedTuple):
         ok = now.ok - before.ok
         if not len(times.took) <= ok <= len(times.took) + dropped:
             raise load.NotOk(f"{len(times.took)} replies came, and {ok} were OK")
-        return Run(times, now.cpu - before.cpu, now.idle - before.idle, now.at - before.at)
+        hits, misses = now.hits - before.hits, now.misses - before.misses
+        found = hits / (hits + misses) if hits + misses else math.nan
+        return Run(times, now.cpu - before.cpu, now.idle - before.idle, now.at - before.at, found)
 
 
 class _Figures(NamedTuple):
@@ -123,6 +130,9 @@ class _Figures(NamedTuple):
     idle: float
     at: float
     ok: int
+    hits: float
+    """Look-ups that found a learner's pool."""
+    misses: float
 
 
 def idle_seconds(of: Collection[int | None]) -> float:

@@ -132,11 +132,10 @@ class _Drawn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service, name)
 
-    def draw(self, singles: Sequence[Message], batches: Sequence[Message]) -> None:
-        """Take these from now on, over and over; with none, requests are served as sent."""
-        one, many = itertools.cycle(singles), itertools.cycle(batches)
-        self._singles = (lambda _: next(one)) if singles else (lambda request: request)
-        self._batches = (lambda _: next(many)) if batches else (lambda request: request)
+    def draw(self, singles: Callable[[], Message] | None, batches: Callable[[], Message] | None) -> None:
+        """Take what these return from now on; with None, requests are served as sent."""
+        self._singles = (lambda _: singles()) if singles else (lambda request: request)
+        self._batches = (lambda _: batches()) if batches else (lambda request: request)
 
     def recommend(self, request: Any, call: Any) -> Any:
         """As the service does."""
@@ -188,14 +187,20 @@ def _worker(options: argparse.Namespace) -> None:
 
     def answer(command: dict[str, Any]) -> dict[str, object]:
         if command["command"] == "draw":
-            singles = [pb.RecommendRequest(learner_id=name, limit=10) for name in command.get("learners", ())]
-            batches = [
-                pb.BatchRecommendRequest(
-                    learner_ids=names, limit=10, explanation_level=explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+            learners, batches = command.get("learners"), command.get("batches")
+            names, groups = itertools.cycle(learners or ()), itertools.cycle(batches or ())
+            # Made as they are asked for: that many kept messages would count as the worker's memory.
+            simple = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
+            drawn[0].draw(
+                (lambda: pb.RecommendRequest(learner_id=next(names), limit=10)) if learners else None,
+                (
+                    lambda: pb.BatchRecommendRequest(
+                        learner_ids=next(groups), limit=10, explanation_level=simple
+                    )
                 )
-                for names in command.get("batches", ())
-            ]
-            drawn[0].draw(singles, batches)
+                if batches
+                else None,
+            )
             return {}
         if command["command"] == "switch_interval":
             sys.setswitchinterval(command["seconds"])

@@ -15,6 +15,7 @@ import os
 import pstats
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def report_handler(data: Path, size: world.Size, calls: int) -> None:
         one for one in genie._assembly.services if one[0].name == "RecommendationService"
     )
     descriptor, service = for_recommend
-    handler: Any = bind(descriptor, service, genie.runtime)[RECOMMEND].handler
+    handler: Any = bind(descriptor, service, replace(genie.runtime, brief=frozenset()))[RECOMMEND].handler
     learners = drawn(size, calls, seed=1)
     bodies = [pb.RecommendRequest(learner_id=name, limit=10).SerializeToString() for name in learners]
     context, call = NoContext(), handler.unary_unary

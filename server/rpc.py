@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from server import errors
 from server.admission import CallPool, Drain, Handler, RefusalPool, Route, Throttle
 from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
+from server.read_ahead import ReadAhead, one_message
 from server.request_stream import Requests as Requests
 from server.tracing import CallSpan, Tracing
 
@@ -146,13 +148,16 @@ def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runt
     path = f"/{method.containing_service.full_name}/{method.name}"
     streams = method.client_streaming or method.server_streaming
     pool = runtime.stream_pool if streams else runtime.unary_pool
+    served = _Served(path, method, behaviour, runtime)
     if runtime.brief_pool is not None and path in runtime.brief:
         pool = runtime.brief_pool
-    served = _Served(path, method, behaviour, runtime)
-    kind = _MAKERS[method.client_streaming, method.server_streaming]
-    serve = _StreamResponse(served, pool) if method.server_streaming else _OneResponse(served, pool)
+        handler: Handler = grpc.stream_unary_rpc_method_handler(_BriefResponse(served, pool))
+    else:
+        kind = _MAKERS[method.client_streaming, method.server_streaming]
+        serve = _StreamResponse(served, pool) if method.server_streaming else _OneResponse(served, pool)
+        handler = kind(serve)
     refuse: Handler = grpc.stream_stream_rpc_method_handler(_Refusal(served, pool))
-    return Route(kind(serve), refuse, pool)
+    return Route(handler, refuse, pool)
 
 
 _MAKERS: dict[tuple[bool, bool], Callable[[Any], Handler]] = {
@@ -267,7 +272,7 @@ class _OneResponse:
 
     def __init__(self, served: _Served, pool: CallPool) -> None:
         self._served = served
-        self.experimental_thread_pool = pool
+        self.experimental_thread_pool: ThreadPoolExecutor = pool
 
     def __call__(self, raw: Any, context: grpc.ServicerContext) -> bytes:
         served = self._served
@@ -285,6 +290,23 @@ class _OneResponse:
             if isinstance(request, Requests):
                 request.close()
         _abort(context, call, told)
+
+
+class _BriefResponse(_OneResponse):
+    """Serves a unary method whose message is read ahead: to gRPC a stream of one message, to the caller the same."""
+
+    def __init__(self, served: _Served, pool: CallPool) -> None:
+        super().__init__(served, pool)
+        self.experimental_thread_pool = ReadAhead(pool)
+
+    def __call__(self, raw: Any, context: grpc.ServicerContext) -> bytes:
+        try:
+            message = one_message(raw)
+        except StopIteration:
+            context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, f"{self._served.path} requires exactly one request message."
+            )
+        return super().__call__(message, context)
 
 
 class _StreamResponse:

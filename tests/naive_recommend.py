@@ -136,18 +136,10 @@ def promise(known: float, mastery: float, factor: float) -> float:
     return math.sqrt((1.0 - known) * (1.0 - mastery) * learning(mastery, factor) ** 0.5)
 
 
-def survey(
-    arrays: Any,
-    touched: Array,
-    view: Array,
-    counts: Array,
-    mastered: Array,
-    peers: Any,
-    w: Array,
-    profile: Array,
-    asked: dict[str, float],
-) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
-    """Return (a dictionary a concept, wishes of each source by concept)."""
+def standing_of(
+    arrays: Any, touched: Array, view: Array, counts: Array, mastered: Array
+) -> tuple[dict[int, float], list[float], list[float], dict[int, list[int]]]:
+    """Return by concept the chance that answers tell of, how far it is proven, how ready for it, and what it lacks."""
     size = len(view)
     needs = {
         c: [
@@ -171,6 +163,52 @@ def survey(
             ratio = evidence_of(answers[c]) * min(ready[c], 0.95) / (1.0 - min(ready[c], 0.95))
             ready[c] = ratio / (1.0 + ratio)
     lacking = {c: [n for n, hard in needs[c] if hard and proven[n] < NEARLY] for c in range(size)}
+    return told, proven, ready, lacking
+
+
+def wanted_by(
+    arrays: Any,
+    c: int,
+    row: dict[str, float],
+    profile: Array,
+    asked: dict[str, float],
+    recall: float,
+    attempts: int,
+    mastered: bool,
+) -> dict[str, tuple[bool, float]]:
+    """Return for each source whether it wants the concept, and how much."""
+    due = recall < DUE
+    fresh = not mastered
+    luck = chance(int(asked["seed"]), c)
+    near = float(np.dot(in_steps(profile, 32767), arrays.centroid[c] * float(arrays.centroid_step[c])))
+    gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
+    return {
+        "review": (due and attempts > 0, row["RETENTION"]),
+        "frontier": (fresh, gain),
+        "objective": (row["TOWARDS"] > 0.0 and (due or fresh), row["TOWARDS"]),
+        "collaborative": (row["FOLLOWS"] > 0.0, row["FOLLOWS"]),
+        "content": (near > 0.0, near),
+        "exploration": (fresh and attempts < 3, luck),
+        "random": (True, luck),
+        "start": (asked["history"] == 0, float(arrays.importance[c])),
+        "fill": (True, float(arrays.importance[c])),
+    }
+
+
+def survey(
+    arrays: Any,
+    touched: Array,
+    view: Array,
+    counts: Array,
+    mastered: Array,
+    peers: Any,
+    w: Array,
+    profile: Array,
+    asked: dict[str, float],
+) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
+    """Return (a dictionary a concept, wishes of each source by concept)."""
+    size = len(view)
+    told, proven, ready, lacking = standing_of(arrays, touched, view, counts, mastered)
     objective = int(asked["objective"])
     steps = distances(arrays.need_offsets, arrays.need_rows, objective) if objective >= 0 else {}
     led = naive_peers.follow(peers, touched, int(asked["history"]), size)
@@ -179,7 +217,7 @@ def survey(
     for c in range(size):
         waiting = [d for d in range(size) if c in lacking[d]]
         unlock = min(1.0, sum(float(arrays.importance[d]) / len(lacking[d]) for d in waiting))
-        m = min(max(float(mastery[c]), 0.001), 0.999)
+        m = min(max(float(view[c, 0]), 0.001), 0.999)
         recall, stability, difficulty = (float(x) for x in view[c, 2:5])
         chance_known = told.get(c, 0.2)
         gains = [ready[c] * promise(chance_known, m, factor) for factor in (1.35, 1.105)]
@@ -211,24 +249,7 @@ def survey(
         }  # fmt: skip
         rows.append(row)
         if arrays.active[c] and ready[c] > 0.0:
-            due = recall < DUE
-            fresh = not mastered[c]
-            luck = chance(int(asked["seed"]), c)
-            near = float(
-                np.dot(in_steps(profile, 32767), arrays.centroid[c] * float(arrays.centroid_step[c]))
-            )
-            gain = asked["target"] * row["RIGHT"] + (1.0 - asked["target"]) * row["WRONG"]
-            wanted = {
-                "review": (due and counts[c, 0] > 0, cost),
-                "frontier": (fresh, gain),
-                "objective": (towards > 0.0 and (due or fresh), towards),
-                "collaborative": (follows > 0.0, follows),
-                "content": (near > 0.0, near),
-                "exploration": (fresh and counts[c, 0] < 3, luck),
-                "random": (True, luck),
-                "start": (asked["history"] == 0, float(arrays.importance[c])),
-                "fill": (True, float(arrays.importance[c])),
-            }
+            wanted = wanted_by(arrays, c, row, profile, asked, recall, int(counts[c, 0]), bool(mastered[c]))
             for source, (applies, value) in wanted.items():
                 if applies:
                     wishes[source][c] = value

@@ -65,7 +65,7 @@ class ServingStore(LmdbStore):
         journal = self._own
         if journal is None:
             journal = self._begin()
-        if journal is None or self._ending.is_set() or not journal.append(slate):
+        if journal is None or not journal.append(slate):
             return False
         if not self._some_wait.is_set():
             self._some_wait.set()
@@ -89,10 +89,10 @@ class ServingStore(LmdbStore):
                 noted = self._noted(journal)
                 if noted is _GONE:
                     break
-                waiting, _, whole = journal.waiting(noted)
+                waiting, _, whole = journal.waiting(noted, partition)
                 if whole:
                     break
-            found += [slate.value for slate in waiting if slate.partition == partition]
+            found += [slate.value for slate in waiting]
         return found
 
     def move(self) -> None:

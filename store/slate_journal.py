@@ -71,15 +71,24 @@ class Journal:
         state = self._cells[1]
         return state >> 32, min(state & 0xFFFFFFFF, len(self._map))
 
-    def waiting(self, moved: bytes | None) -> tuple[list[Waiting], bytes, bool]:
-        """What waits, what is `moved_to` once it is moved, and whether all of it could be read.
+    def waiting(
+        self, moved: bytes | None, partition: Partition | None = None
+    ) -> tuple[list[Waiting], bytes, bool]:
+        """What waits, of one partition if it is named; what is `moved_to` once all is moved; whether all could be read.
 
         Not all can, when something was moved since `moved` was read and its place used again, or bytes are damaged.
         """
         generation, end = self.state()
         bodies, last = self._bodies(generation, first_of(moved, generation), end)
         whole = last == end and self.state()[0] == generation
-        return [_unpacked(body) for body in bodies], moved_to(generation, end), whole
+        if partition is not None:
+            names = (partition.tenant + partition.learner_id).encode()
+            bodies = [body for body in bodies if body.startswith(names, _FACTS_END)]
+        found = [_unpacked(body) for body in bodies]
+        if partition is not None:
+            # Other names may begin alike, or be divided otherwise.
+            found = [slate for slate in found if slate.partition == partition]
+        return found, moved_to(generation, end), whole
 
     def find(self, recommendation_id: bytes, moved: bytes | None) -> Waiting | None:
         """The slate with this id, if it waits."""

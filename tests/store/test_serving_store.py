@@ -76,6 +76,16 @@ def test_a_slate_that_waits_is_found_and_listed_as_one_in_the_tables(store: Serv
     assert (in_tables(store), in_tables(store, BOB), counted(store)) == (3, 2, (5, 10))
 
 
+def test_names_that_begin_alike_or_join_alike_are_kept_apart(store: ServingStore) -> None:
+    (ann, anna) = keep(store, made(0), made(1, "anna"))
+    other = SlateRecord(slate_id("nn"), "nn", NOW, NOW + 3600, b"", b"payload")
+    assert write_slate(store, "ta", other) == other
+    assert list_slates(store, ANN) == [ann]
+    assert list_slates(store, Partition("t", "anna")) == [anna]
+    assert list_slates(store, Partition("ta", "nn")) == [other]
+    assert list_slates(store, Partition("tan", "n")) == []
+
+
 def test_what_waits_is_moved_by_itself(tmp_path: Path) -> None:
     store = ServingStore(tmp_path)
     keep(store, *(made(number) for number in range(5)))

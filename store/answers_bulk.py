@@ -73,32 +73,34 @@ def record_many(bulk: Bulk, many: ManyAnswers, model: LearnerModel, local_days: 
     if len(plain) < len(numbers):
         numbers, before = codec.gather_states([values[number] for number in plain])
         numbers = plain
-    chosen, bounds = _chosen(many, numbers)
-    owner = np.repeat(np.array(numbers, np.int64), np.diff(bounds))
     applied = before.headers["applied"].astype(np.int64)
-    sequence = np.arange(1, len(chosen) + 1) + np.repeat(applied - bounds[:-1], np.diff(bounds))
     if len(numbers) == len(many.learners):
-        log = as_log(many.answers, sequence)
+        bounds = many.bounds
+        log = as_log(many.answers, _sequence(applied, bounds))
     else:
+        chosen, bounds = _chosen(many, numbers)
         everything = as_log(many.answers, np.zeros(many.answers.batch.size, np.int64))
-        log = everything.take(chosen)._replace(sequence=sequence)
+        log = everything.take(chosen)._replace(sequence=_sequence(applied, bounds))
         digests = [digests[i] for i in chosen.tolist()]
     done = absorb_crowd(before, log.batch, bounds, model)
     log = with_effects(log, done)
     if numbers:
-        _write(bulk, owner.tolist(), log, digests)
+        sizes = zip(numbers, pairwise(bounds.tolist()), strict=True)
+        owner = [number for number, (start, stop) in sizes for _ in range(start, stop)]
+        _write(bulk, owner, log, digests)
         states = zip(numbers, codec.scatter_states(done.crowd), strict=True)
         bulk.put_many(Table.STATE, [(number, b"", value) for number, value in states])
         newcomers = [number for number in numbers if profiles[number] is None]
         _create_profiles(bulk, many, newcomers)
         tally_crowd(bulk, before, done.crowd, log, bounds)
+    done_with = set(numbers)
     alone = {
         number: bulk.alone(
             number,
             partial(record_answers, learner_id=learner_id, answers=_part(many, number), model=model),
         )
         for number, learner_id in enumerate(many.learners)
-        if number not in set(numbers)
+        if number not in done_with
     }
     return RecordedMany(numbers, bounds, log, done.crowd, done.place, alone, time_zones)
 
@@ -120,25 +122,33 @@ def _plain(
     bulk: Bulk, many: ManyAnswers, numbers: list[int], before: Crowd, digests: Sequence[bytes]
 ) -> list[int]:
     """Those of the learners in the crowd whose answers are all new, and each no older than the one before."""
-    times, bounds = many.answers.batch.answered_at, many.bounds
-    applied, last_at = before.headers["applied"], before.headers["last_at"]
-    firsts = bounds[numbers]
-    odd = {numbers[i] for i in np.flatnonzero((applied > 0) & (times[firsts] < last_at)).tolist()}
-    back = np.flatnonzero(times[1:] < times[:-1]) + 1
-    odd.update((np.searchsorted(bounds, back[~np.isin(back, bounds)], side="right") - 1).tolist())
-    ids = many.answers.answer_id
-    starts = bounds.tolist()
-    if len(set(ids)) < len(ids):
-        odd.update(i for i, (a, b) in enumerate(pairwise(starts)) if len(set(ids[a:b])) < b - a)
+    times, ids, starts = many.answers.batch.answered_at.tolist(), many.answers.answer_id, many.bounds.tolist()
+    repeated = len(set(ids)) < len(ids)
+    applied, last_at = before.headers["applied"].tolist(), before.headers["last_at"].tolist()
+    odd = set()
+    for number, after, newest in zip(numbers, applied, last_at, strict=True):
+        a, b = starts[number], starts[number + 1]
+        own = times[a:b]
+        if (
+            (after and own[0] < newest)
+            or (b - a > 1 and own != sorted(own))
+            or (repeated and len(set(ids[a:b])) < b - a)
+        ):
+            odd.add(number)
     # A state that is behind its log is for `record_answers` to refuse.
-    nexts = [(n, sequence_key(after + 1)) for n, after in zip(numbers, applied.tolist(), strict=True)]
+    nexts = [(n, sequence_key(after + 1)) for n, after in zip(numbers, applied, strict=True)]
     held = bulk.get_many(Table.ANSWER, nexts)
     odd.update(number for number, value in zip(numbers, held, strict=True) if value is not None)
-    known = [number for number, after in zip(numbers, applied.tolist(), strict=True) if after]
+    known = [number for number, after in zip(numbers, applied, strict=True) if after]
     asked = [(number, digest) for number in known for digest in digests[starts[number] : starts[number + 1]]]
     found = bulk.get_many(Table.ANSWER_ID, asked)
     odd.update(number for (number, _), value in zip(asked, found, strict=True) if value is not None)
     return [number for number in numbers if number not in odd] if odd else numbers
+
+
+def _sequence(applied: I8, bounds: I8) -> I8:
+    """(n,) the order of arrival, from the answers that each learner's state has taken in."""
+    return np.arange(1, int(bounds[-1]) + 1) + np.repeat(applied - bounds[:-1], np.diff(bounds))
 
 
 def _chosen(many: ManyAnswers, numbers: Sequence[int]) -> tuple[npt.NDArray[np.intp], I8]:

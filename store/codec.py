@@ -34,12 +34,9 @@ DIGEST_BYTES: Final = 16
 
 def digest(*texts: str) -> bytes:
     """16 bytes that stand for texts of any length in a key; each text is delimited by its length."""
-    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for text in texts:
-        encoded = text.encode()
-        state.update(len(encoded).to_bytes(4, "big"))
-        state.update(encoded)
-    return state.digest()
+    encoded = [text.encode() for text in texts]
+    delimited = b"".join([len(text).to_bytes(4, "big") + text for text in encoded])
+    return hashlib.blake2b(delimited, digest_size=DIGEST_BYTES).digest()
 
 
 class Versioned:

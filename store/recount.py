@@ -1,7 +1,8 @@
 """What each learner has added to the tallies, told from what is stored of them: to count, to recount, to erase."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,19 +31,7 @@ def tally_answers(tx: Transaction, before: LearnerState, new: AnswerLog) -> None
     else:
         order = range(new.size) if new.size == 1 else np.argsort(times, kind="stable").tolist()
         seconds, local = times.tolist(), new.batch.local_day.tolist()
-        newest = utc_day(before.last_answered_at) if before.applied else None
-        last = newest
-        for i in order:
-            day = utc_day(seconds[i])
-            if last is None or day > last:
-                days.count(day, Tally.ACTIVE)
-                last = day
-        if last is not None and last != newest:
-            days.count(last, Tally.LAST_ACTIVE)
-            if newest is not None:
-                days.count(newest, Tally.LAST_ACTIVE, -1)
-        _, changes = follow(stand_of(before), [(local[i], seconds[i]) for i in order])
-        _count_streaks(days, changes.kept, changes.ends, 1)
+        _count_on(days, before, [seconds[i] for i in order], [local[i] for i in order])
     days.write(tx)
 
 
@@ -53,6 +42,12 @@ def tally_crowd(bulk: Bulk, before: Crowd, after: Crowd, log: AnswerLog, bounds:
     """
     days = Days()
     _count_entries(days, log)
+    if len(bounds) <= _FEW:
+        seconds, local = log.batch.answered_at.tolist(), log.batch.local_day.tolist()
+        for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            _count_on(days, before.state(i), seconds[start:stop], local[start:stop])
+        days.write(bulk)
+        return
     firsts, lasts = bounds[:-1], bounds[1:] - 1
     dates = np.floor_divide(log.batch.answered_at, SECONDS_A_DAY).astype(np.int64)
     known = before.headers["applied"] > 0
@@ -82,6 +77,8 @@ def tally_crowd(bulk: Bulk, before: Crowd, after: Crowd, log: AnswerLog, bounds:
 
 
 _LONG_AGO = -(1 << 40)
+_FEW = 8
+"""Below so many of something a loop is quicker than numpy."""
 
 
 def _ends_on(crowd: Crowd) -> I8:
@@ -200,6 +197,9 @@ def _correct(tx: Transaction, missing: Days, sums: Mapping[int, int]) -> None:
 def _count_entries(days: Days, log: AnswerLog) -> None:
     """What each entry says for itself."""
     facts = log.batch
+    if log.size < _FEW:
+        _count_few(days, log)
+        return
     dates, place = np.unique(np.floor_divide(facts.answered_at, SECONDS_A_DAY), return_inverse=True)
     of_pair = place[np.searchsorted(facts.offsets, np.flatnonzero(log.crossed), side="right") - 1]
     ways = log.crossed[log.crossed != 0]
@@ -215,6 +215,40 @@ def _count_entries(days: Days, log: AnswerLog) -> None:
         for day, amount in zip(dates.tolist(), amounts.tolist(), strict=True):
             if amount:
                 days.count(int(day), what, int(amount))
+
+
+def _count_few(days: Days, log: AnswerLog) -> None:
+    facts = log.batch
+    dates = [utc_day(seconds) for seconds in facts.answered_at.tolist()]
+    columns = (facts.correct.tolist(), facts.duration_ms.tolist(), log.late.tolist())
+    for day, correct, milliseconds, late in zip(dates, *columns, strict=True):
+        days.count(day, Tally.ANSWERS)
+        if correct:
+            days.count(day, Tally.CORRECT)
+        if milliseconds:
+            days.count(day, Tally.PRACTICE_MS, milliseconds)
+        if late:
+            days.count(day, Tally.LATE)
+    for pair in np.flatnonzero(log.crossed).tolist():
+        day = dates[int(np.searchsorted(facts.offsets, pair, side="right")) - 1]
+        days.count(day, Tally.MASTERED if log.crossed[pair] > 0 else Tally.LOST)
+
+
+def _count_on(days: Days, before: LearnerState, seconds: Sequence[float], local: Sequence[int]) -> None:
+    """What answers that continue a learner's log say of days; moments and days on the calendar, in order of time."""
+    newest = utc_day(before.last_answered_at) if before.applied else None
+    last = newest
+    for moment in seconds:
+        day = utc_day(moment)
+        if last is None or day > last:
+            days.count(day, Tally.ACTIVE)
+            last = day
+    if last is not None and last != newest:
+        days.count(last, Tally.LAST_ACTIVE)
+        if newest is not None:
+            days.count(newest, Tally.LAST_ACTIVE, -1)
+    _, changes = follow(stand_of(before), zip(local, seconds, strict=True))
+    _count_streaks(days, changes.kept, changes.ends, 1)
 
 
 def _count_days(days: Days, log: AnswerLog, sign: int) -> None:

@@ -167,7 +167,8 @@ def _due(
 
 def _micros(seconds: F8) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """Whole microseconds of moments, held to what a Timestamp can say."""
-    return np.asarray(np.rint(np.clip(seconds, 0.0, MOST_TIMESTAMP_SECONDS) * 1e6).astype(np.int64))
+    held = np.minimum(np.maximum(seconds, 0.0), MOST_TIMESTAMP_SECONDS)
+    return np.asarray(np.rint(held * 1e6).astype(np.int64))
 
 
 def _streaks(recorded: RecordedMany, now: float) -> list[bytes]:
@@ -212,6 +213,8 @@ def _extras(bundle: Bundle, recorded: RecordedMany, now: float) -> list[bytes]:
     """Each answer's milestones and gaps, as fields of a result."""
     log, crowd, batch = recorded.log, recorded.crowd, recorded.log.batch
     extras: list[bytes] = [b""] * log.size
+    if batch.correct.all() and not log.milestone.any():
+        return extras
     for i in np.flatnonzero(log.milestone).tolist():
         milestones = milestone_messages(int(log.milestone[i]), int(batch.local_day[i]))
         extras[i] = pb.AnswerResult(milestones=milestones).SerializeToString()

@@ -7,11 +7,13 @@ it finds what exact search finds (`TARGET_RECALL`, measured on a sample of the v
 
 import json
 import struct
-from typing import Final
+from typing import Any, Final
 
 import faiss
 import numpy as np
 
+from engine.learner.score import read_only
+from engine.probing import WIDTH, InvertedLists, probe
 from engine.types import F4, I8, NO_ROW, U4
 
 EXACT_BELOW = 10_000
@@ -39,10 +41,11 @@ class NeighbourIndex:
     threads.
     """
 
-    __slots__ = ("_index", "_rows", "kind", "probes", "recall")
+    __slots__ = ("_index", "_lists", "_rows", "kind", "probes", "recall")
 
     def __init__(self, index: "faiss.Index", rows: U4, kind: str, probes: int, recall: float) -> None:
         self._index = index
+        self._lists: InvertedLists | None = None
         self._rows = rows
         self.kind = kind
         """`exact` or `ivf`."""
@@ -76,12 +79,17 @@ class NeighbourIndex:
         return rows, np.where(missing, np.float32(-np.inf), products)
 
     def nearest(self, query: F4, count: int) -> U4:
-        """Return rows (≤ count,) best first for one query (width,): `search` without what a hot path does not
-        need.
+        """Return rows (≤ count,) best first for one query (width,): `search` for a hot path, which may take one row
+        for another that is as near to within a step of `engine.probing`.
         """
         count = min(count, len(self))
         if count == 0:
             return np.empty(0, np.uint32)
+        if self.kind == "ivf" and self.width == WIDTH:
+            if self._lists is None:
+                self._lists = _inverted(self._index, self._rows)
+            room = np.empty(count, np.uint32)
+            return room[: probe(self._lists, read_only(query), self.probes, room)]
         found = self._index.search(query[np.newaxis], count)[1][0]
         rows: U4 = self._rows[found[found >= 0] if self.probes else found]
         return rows
@@ -156,6 +164,22 @@ def build_index(
     if chosen > WORTH_PROBING * lists:
         return NeighbourIndex(exact, rows, "exact", 0, 1.0)
     return NeighbourIndex(index, rows, "ivf", chosen, recall)
+
+
+def _inverted(index: "faiss.Index", rows: U4) -> InvertedLists:
+    """Return what an inverted file of FAISS holds; `rows` (n,) are what its numbers stand for."""
+    file: Any = faiss.extract_index_ivf(index)
+    lists, width = file.nlist, file.d
+    sizes = [file.invlists.list_size(number) for number in range(lists)]
+    offsets = np.cumsum([0, *sizes], dtype=np.int64)
+    vectors, held = np.empty((offsets[-1], width), np.float32), np.empty(offsets[-1], np.uint32)
+    for number, size in enumerate(sizes):
+        if size:
+            own = slice(offsets[number], offsets[number + 1])
+            codes = faiss.rev_swig_ptr(file.invlists.get_codes(number), size * file.code_size)
+            vectors[own] = codes.view(np.float32).reshape(size, width)
+            held[own] = rows[faiss.rev_swig_ptr(file.invlists.get_ids(number), size)]
+    return InvertedLists.of(file.quantizer.reconstruct_n(0, lists), offsets, held, vectors)
 
 
 def recall_of(found: I8, wanted: I8) -> float:

@@ -10,6 +10,7 @@ from engine.learner.crowd import Crowd, absorb_crowd
 from engine.neighbours import build_index
 from engine.peers import Peers
 from engine.policy import BUILT_IN
+from engine.probing import InvertedLists, probe
 from engine.recommend import RecommendQuery, recommend
 from engine.serving import Models, prepare
 from engine.types import AnswerBatch, Concept, Prerequisite, Question
@@ -53,6 +54,9 @@ def warm_up() -> None:
     crowd = Crowd(nobody.header, nobody.concepts, np.zeros(2, np.int64), nobody.recent)
     absorb_crowd(crowd, batch, np.array([0, 2]), serving.learner)
     concept_view(done.state, catalog.concept_count, serving.learner, 3.0)
+    factors = serving.questions.factors
+    lists = InvertedLists.of(factors[:1], np.array([0, 2]), question, factors[:2])
+    probe(lists, factors[0], 1, np.empty(1, np.uint32))
     for policy in BUILT_IN.values():
         slate = recommend(RecommendQuery(seed=1, limit=2), done.state, serving, policy, now=3.0)
         if len(slate.items):

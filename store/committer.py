@@ -23,6 +23,11 @@ class Job:
     result: Any = None
     error: BaseException | None = None
 
+    @property
+    def size(self) -> int:
+        """Partitions that it is about: what waits behind a commit waits for all of them."""
+        return 1 if self.bulk is None else len(self.bulk)
+
     def resolve(self) -> None:
         """Tell the submitter."""
         if self.error is not None:
@@ -35,7 +40,10 @@ class GroupCommitter:
     """Runs `commit(jobs)` on its own thread; while one commit waits for the disk, the next group gathers."""
 
     def __init__(self, commit: Callable[[list[Job]], None], max_group: int) -> None:
-        """Start the thread. `commit` sets every job's result or error and returns once that is durable."""
+        """Start the thread. `commit` sets every job's result or error and returns once that is durable.
+
+        No job joins a group that is about `max_group` partitions already.
+        """
         self._commit = commit
         self._max_group = max_group
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -70,8 +78,9 @@ class GroupCommitter:
             if first is None:
                 return
             group = [first]
+            size = first.size
             last = False
-            while len(group) < self._max_group and not last:
+            while size < self._max_group and not last:
                 try:
                     job = self._queue.get_nowait()
                 except queue.Empty:
@@ -80,6 +89,7 @@ class GroupCommitter:
                     last = True
                 else:
                     group.append(job)
+                    size += job.size
             self._finish([job for job in group if job.future.set_running_or_notify_cancel()])
             if last:
                 return

@@ -19,7 +19,7 @@ from store.api import Partition, Reader, StoreError, Table
 from store.lmdb_store import LmdbStore
 from store.lmdb_store.store import Opener
 from store.slate_journal import (
-    COMPACT_BYTES,
+    FILE_BYTES,
     SUFFIX,
     UNFINISHED,
     Journal,
@@ -37,7 +37,10 @@ RETRY_SECONDS = 1.0
 """Between tries to move, or to make a journal, when the store or the disk refuses."""
 UNFINISHED_SECONDS = 60.0
 """After this, nobody is making a journal any more that has not got its name."""
-_READS = 3
+COMPACT_BYTES = FILE_BYTES // 4
+"""Past this, the next move brings what waits back to the start of the journal."""
+_READS = 10
+"""Tries to read a journal whole while others move it and use its place again."""
 _GONE = b"gone"
 
 

@@ -27,8 +27,6 @@ from store.api import Partition
 SUFFIX = ".slates"
 UNFINISHED = ".slates-new"
 FILE_BYTES = 4 << 20
-COMPACT_BYTES = FILE_BYTES // 4
-"""Past this, the next move brings what waits back to the start."""
 ID_BYTES = 32
 
 _MAGIC = 0x31_53_45_54_41_4C_53

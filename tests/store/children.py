@@ -3,11 +3,12 @@
 import resource
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
 from engine.learner import LearnerModel
-from store import serving_store
+from store import serving_store, slate_journal
 from store.answers import record_answers
 from store.api import Partition, StoreFull, Table, Transaction
 from store.lmdb_store import LmdbStore
@@ -144,6 +145,22 @@ def let_slates_wait(directory: Path) -> None:
             if line.strip() == "move":
                 settle(store)
             say(" ".join(str(len(list_slates(store, Partition("t", name)))) for name in ("ann", "bob")))
+
+
+def press(directory: Path, count: str) -> None:
+    """Keep slates as fast as can be in a journal that is soon full, moved often and brought back often; name each."""
+    slate_journal.FILE_BYTES, serving_store.COMPACT_BYTES, serving_store.MOVE_SECONDS = 65_536, 8_192, 0.004
+    store = ServingStore(directory)
+    for number in range(int(count)):
+        name, at = f"learner-{number * 7 % 300}", 1_760_000_000.0 + number
+        slate = SlateRecord(
+            slate_id(name), name, at, at + 3600, b"", bytes(200 + number * 37 % 1_300), ("q-1",)
+        )
+        write_slate(store, "t", slate)
+        say(f"{slate.recommendation_id} {name}")
+        if number % 20 == 0:
+            time.sleep(0.002)
+    store.close()
 
 
 if __name__ == "__main__":

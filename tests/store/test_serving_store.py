@@ -15,7 +15,7 @@ from store.slate_journal import SUFFIX, UNFINISHED
 from store.slate_ring import RING
 from store.slates import erase_slates, find_slate, list_slates, settle, slate_id, write_slate, write_slates
 from store.tallies import Tally, read_sums
-from tests.store.lmdb_world import child, line_of, tell
+from tests.store.lmdb_world import child, line_of, out, tell
 from tests.waiting import eventually
 
 ANN, BOB = Partition("t", "ann"), Partition("t", "bob")
@@ -221,6 +221,28 @@ def test_slates_that_wait_elsewhere_are_found_moved_and_erased(tmp_path: Path, u
         assert list_slates(store, ANN) == []
         assert counted(store) == (11, 12)
         store.close()
+
+
+def test_each_is_found_at_once_while_another_process_moves_and_brings_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_store, "COMPACT_BYTES", 8_192)
+    store = ServingStore(tmp_path)
+    with child("press", tmp_path, 1_500) as process:
+        for number, line in enumerate(out(process)):
+            recommendation_id, name = line.split()
+            assert find_slate(store, "t", recommendation_id) is not None
+            if number % 5 == 0:
+                listed = list_slates(store, Partition("t", name))
+                assert recommendation_id in {slate.recommendation_id for slate in listed}
+            if number % 30 == 0:
+                settle(store)
+        process.wait()
+    settle(store)
+    assert number == 1_499
+    assert counted(store) == (1_500, 1_500)
+    assert not journals(tmp_path)
+    store.close()
 
 
 @pytest.mark.parametrize("moved", [False, True])

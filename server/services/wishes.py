@@ -51,13 +51,18 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
                 concept_id=request.objective_concept_id, field="objective_concept_id"
             )
         objective = found
-    rows = bundle.catalog.question_row
-    excluded = [rows[question_id] for question_id in request.exclude_question_ids if question_id in rows]
-    context = request.context
+    excluded: list[int] = []
+    if request.exclude_question_ids:
+        rows = bundle.catalog.question_row
+        excluded = [rows[question_id] for question_id in request.exclude_question_ids if question_id in rows]
     limit = request.limit or 10
-    small_screen = context.device == resources_pb2.DEVICE_PHONE
-    available_s = context.available_duration.ToMilliseconds() / 1e3
-    hour = context.local_hour if context.HasField("local_hour") else -1
+    small_screen, available_s, hour, as_of = False, 0.0, -1, None
+    if request.HasField("context"):
+        context = request.context
+        small_screen = context.device == resources_pb2.DEVICE_PHONE
+        available_s = context.available_duration.ToMilliseconds() / 1e3
+        hour = context.local_hour if context.HasField("local_hour") else -1
+        as_of = _seconds(context.as_of_time) if context.HasField("as_of_time") else None
     return Wish(
         request_id=request.request_id,
         digest=fingerprint(request) if request.request_id else b"",
@@ -69,7 +74,7 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
         local_hour=hour,
         excluded=np.array(excluded, np.uint32) if excluded else _NO_ROWS,
         named=bool(request.policy),
-        as_of=_seconds(context.as_of_time) if context.HasField("as_of_time") else None,
+        as_of=as_of,
         circumstances=(limit, objective, small_screen, available_s, hour, tuple(excluded)),
     )
 

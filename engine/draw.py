@@ -41,9 +41,11 @@ class Drawn(NamedTuple):
     heads: Records
     """(n,) of dtype HEAD."""
     items: Records
-    """(n, limit) of dtype ITEM; the head says how many count."""
+    """(n, limit) of dtype ITEM, zero before; the head says how many count."""
     leads: npt.NDArray[np.int8]
     """(n, limit) the term that lifts each item most over the average candidate, −1 where none does."""
+    told: F8
+    """(n, 2) the best score left, and the share of shown concepts that a stranger would not have been shown."""
 
 
 @kernel
@@ -199,16 +201,7 @@ def _lead(items: Records, weights: F8, means: F8, leads: npt.NDArray[np.int8]) -
 
 
 @brief_kernel
-def draw_all(
-    heads: Records,
-    ends: I8,
-    items: Records,
-    lots: Records,
-    seeds: I8,
-    weights: F8,
-    temperature: float,
-    made: Drawn,
-) -> None:
+def draw_all(heads: Records, ends: I8, items: Records, lots: Records, seeds: I8, made: Drawn) -> None:
     """Fill `made` with a slate from each of n pools: `heads` (n,), `items` and `lots` one pool's after another's, which
     end at ends (n,). The luck is that of seeds (n,).
     """
@@ -222,10 +215,9 @@ def draw_all(
         shown = int(head.shown)
         own = items[start : ends[i]]
         found = lots[start : ends[i]]
-        head.seed = seeds[i]
-        head.best_left = draw(
-            found, weights[SAME], temperature, seeds[i], chosen[:shown], sameness[:shown], propensity[:shown],
-            final[:shown],
+        best = draw(
+            found, head.weights[SAME], head.temperature, seeds[i], chosen[:shown], sameness[:shown],
+            propensity[:shown], final[:shown],
         )  # fmt: skip
         unusual = 0
         for rank in range(shown):
@@ -235,6 +227,10 @@ def draw_all(
             item.propensity = propensity[rank]
             item.values[SAME] = sameness[rank]
             unusual += found[chosen[rank]].unusual
-        head.unlike_stranger = unusual / max(shown, 1)
-        _lead(made.items[i, :shown], weights, head.means, made.leads[i])
+        made.told[i, 0] = best
+        made.told[i, 1] = unusual / max(shown, 1)
+        head.seed = seeds[i]
+        head.best_left = best
+        head.unlike_stranger = made.told[i, 1]
+        _lead(made.items[i, :shown], head.weights, head.means, made.leads[i])
         start = ends[i]

@@ -6,14 +6,13 @@ the same, it may be kept, and every request draws its slate from it.
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Final, overload
 
 import numpy as np
 
 from engine.draw import LOT, Drawn, draw_all
-from engine.learner.score import read_only
 from engine.learner.state import Records
-from engine.policy import Policy
 from engine.slate import HEAD, ITEM, Slate, facts_of
 
 OBJECT_BYTES: Final = 4096
@@ -56,12 +55,13 @@ class Pool:
 class Slates(Sequence[Slate]):
     """Slates drawn together, in the order of their pools; each is made an object only when it is asked for."""
 
-    __slots__ = ("_drawn", "_pools")
+    __slots__ = ("_drawn", "_pools", "_seeds")
 
-    def __init__(self, drawn: Drawn, pools: Sequence[Pool]) -> None:
-        """Hold what was drawn from n pools."""
+    def __init__(self, drawn: Drawn, pools: Sequence[Pool], seeds: Sequence[int]) -> None:
+        """Hold what was drawn from n pools with n seeds."""
         self._drawn = drawn
         self._pools = pools
+        self._seeds = seeds
 
     def __len__(self) -> int:
         """Return how many slates there are."""
@@ -73,42 +73,46 @@ class Slates(Sequence[Slate]):
     def __getitem__(self, index: slice) -> "Slates": ...
     def __getitem__(self, index: int | slice) -> "Slate | Slates":
         """Return one slate, or some of them."""
+        drawn = self._drawn
         if isinstance(index, slice):
-            return Slates(Drawn(*(part[index] for part in self._drawn)), self._pools[index])
+            some = drawn.heads[index], drawn.items[index], drawn.leads[index], drawn.told[index]
+            return Slates(Drawn(*some), self._pools[index], self._seeds[index])
         pool = self._pools[index]
-        head, shown = self._drawn.heads[index], self._shown(index)
+        shown = len(pool.items)
+        best_left, unlike_stranger = drawn.told[index].tolist()
         return Slate.made_of(
             pool.facts,
-            items=self._drawn.items[index, :shown],
+            items=drawn.items[index, :shown],
             # What was worked out with the draw need not be worked out again.
-            leads=self._drawn.leads[index, :shown].tolist(),
-            seed=int(head["seed"]),
-            best_left=float(head["best_left"]),
-            unlike_stranger=float(head["unlike_stranger"]),
+            leads=drawn.leads[index, :shown].tolist(),
+            seed=self._seeds[index],
+            best_left=best_left,
+            unlike_stranger=unlike_stranger,
             memo=pool.memo,
         )
 
     def stored(self, index: int) -> bytes:
         """Return `Slate.to_bytes` of one slate, without making it an object."""
-        items = self._drawn.items[index, : self._shown(index)]
-        return b"".join((self._drawn.heads[index].tobytes(), self._pools[index].names, items.tobytes()))
-
-    def _shown(self, index: int) -> int:
         pool = self._pools[index]
-        return min(len(pool.items), int(self._drawn.items.shape[1]))
+        items = self._drawn.items[index, : len(pool.items)]
+        return b"".join((self._drawn.heads[index].tobytes(), pool.names, items.tobytes()))
 
 
-def draw_slates(pools: Sequence[Pool], seeds: Sequence[int], limit: int, policy: Policy) -> Slates:
-    """Return a slate from each pool, drawn with its own seed, in one pass; `limit` and `policy` are the pools'."""
+def draw_slates(pools: Sequence[Pool], seeds: Sequence[int], limit: int) -> Slates:
+    """Return a slate from each pool, drawn with its own seed, in one pass; `limit` is the pools'."""
     count = len(pools)
-    ends = np.array([len(pool.lots) for pool in pools], np.int64).cumsum()
-    drawn = Drawn(np.empty(count, HEAD), np.zeros((count, limit), ITEM), np.full((count, limit), -1, np.int8))
+    drawn = Drawn(
+        np.empty(count, HEAD),
+        np.zeros((count, limit), ITEM),
+        np.empty((count, limit), np.int8),
+        np.empty((count, 2)),
+    )
+    ends = list(accumulate([len(pool.lots) for pool in pools]))
     draw_all(
-        _joined([pool.head for pool in pools], HEAD), ends, _joined([pool.items for pool in pools], ITEM),
-        _joined([pool.lots for pool in pools], LOT), np.array(seeds, np.int64), read_only(policy.signed),
-        policy.temperature, drawn,
+        _joined([pool.head for pool in pools], HEAD), np.array(ends), _joined([pool.items for pool in pools], ITEM),
+        _joined([pool.lots for pool in pools], LOT), np.array(seeds), drawn,
     )  # fmt: skip
-    return Slates(drawn, pools)
+    return Slates(drawn, pools, seeds)
 
 
 def _joined(parts: Sequence[Records], dtype: "np.dtype[Any]") -> Records:

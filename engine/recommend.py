@@ -71,10 +71,9 @@ class RecommendQuery:
 
 def seed_of(*parts: str) -> int:
     """Return the 63-bit seed of a request from its tenant, learner and request id: kernels take signed integers."""
-    digest = hashlib.blake2b(digest_size=8, person=b"genie-slate")
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(4, "little") + encoded)
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    told = b"".join([len(part).to_bytes(4, "little") + part for part in encoded])
+    digest = hashlib.blake2b(told, digest_size=8, person=b"genie-slate")
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
@@ -127,7 +126,7 @@ def recommend_many(
         ValueError: the limit or a seed is out of its bounds, or the limits differ.
     """
     pools = pools_of(queries, states, serving, policy, moments=[now] * len(queries), take_ups=take_ups)
-    return draw_slates(pools, [query.seed for query in queries], queries[0].limit, policy)
+    return draw_slates(pools, [query.seed for query in queries], queries[0].limit)
 
 
 def pools_of(
@@ -160,7 +159,7 @@ def strangers(serving: Serving, policy: Policy) -> U1:
         greedy = replace(policy, temperature=0.0)
         asked = _asked([query], nobody, serving, greedy, [0.0], [None])
         pools = _pools(asked, query.limit, serving, greedy, read_only(known))
-        slate = draw_slates(pools, [query.seed], query.limit, greedy)[0]
+        slate = draw_slates(pools, [query.seed], query.limit)[0]
         known[slate.items["concept"]] = 1
         known = serving.strangers[policy.name] = read_only(known)
     return known

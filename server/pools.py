@@ -8,7 +8,7 @@ that something has changed, wherever it was changed.
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 from zlib import crc32
 
 from engine.pools import Pool
@@ -22,19 +22,10 @@ moves by less than 1 in 1,000 for whatever has been remembered for a few hours, 
 _MEGABYTE = 1 << 20
 
 
-class Made(NamedTuple):
-    """What a pool was made from, beside its name."""
-
-    bundle: int
-    """`Bundle.serial`."""
-    policy: int
-    """Identity of the policy, which lives as long as the process."""
-    moment: int
-    """Number of the learner's moment."""
-    state: int
-    profile: int
-    taste: int
-    """Hashes of the learner's stored values, 64 bits each."""
+Made: TypeAlias = tuple[int, int, int, int, int, int]
+"""What a pool was made from, beside its name: `Bundle.serial`, the identity of the policy (which lives as long as the
+process), the number of the learner's moment, and hashes of the learner's stored state, profile and taste, 64 bits each.
+"""
 
 
 def moment_number(tenant: str, learner_id: str, now: float) -> int:
@@ -61,7 +52,7 @@ def made_from(reader: Reader, bundle: int, policy: object, moment: int) -> Made:
     # Without a state, it is worked out from the log; without answers, there is none.
     version = hash(state) if state is not None else last_sequence(reader)
     profile, taste = reader.get(Table.PROFILE), reader.get(Table.TASTE)
-    return Made(bundle, id(policy), moment, version, hash(profile), hash(taste))
+    return bundle, id(policy), moment, version, hash(profile), hash(taste)
 
 
 class PoolCache:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -133,7 +134,8 @@ class SlateMaker:
         tenant, as_of = call.tenant, wish.as_of
         looked = []
         # Reads inside a read share its snapshot.
-        with part("store.read_learner"), self.store.read(Partition(tenant)):
+        around = self.store.read(Partition(tenant)) if len(asked) > 1 else nullcontext()
+        with part("store.read_learner"), around:
             for one in asked:
                 learner_id = one.learner_id
                 number = moment_number(tenant, learner_id, call.now)
@@ -174,7 +176,6 @@ class SlateMaker:
                     [look.pool for look in group if look.pool is not None],
                     [_seed(look.one, wish, call) for look in group],
                     wish.limit,
-                    group[0].one.policy,
                 )
             if time.monotonic() > deadline:
                 degraded = pb.DEGRADED_REASON_TIME_BUDGET
@@ -220,7 +221,7 @@ class SlateMaker:
             expires_at=call.now + self.keep_seconds,
             request_digest=wish.digest,
             payload=payload,
-            question_ids=tuple([ids[row] for row in slate.column("question")]),
+            question_ids=tuple([ids[row] for row in slate.items["question"].tolist()]),
             correlation_id=call.correlation_id,
             degraded=degraded,
         )

@@ -210,12 +210,12 @@ def test_a_pool_that_was_kept_gives_what_a_new_one_gives(seed: int, name: str) -
             for i, (query, state) in enumerate(zip(queries, states, strict=True))
         ]
         seeds = [query.seed for query in queries]
-        together = draw_slates(kept, seeds, 6, policy)
+        together = draw_slates(kept, seeds, 6)
         assert [together.stored(i) for i in range(3)] == fresh
         assert [slate.to_bytes() for slate in together] == fresh
-        mixed = draw_slates([made[2], kept[0]], [seeds[2], seeds[0]], 6, policy)
+        mixed = draw_slates([made[2], kept[0]], [seeds[2], seeds[0]], 6)
         assert [mixed.stored(i) for i in range(2)] == [fresh[2], fresh[0]]
-        assert [draw_slates([kept[1]], [seeds[1]], 6, policy).stored(0)] == [fresh[1]]
+        assert [draw_slates([kept[1]], [seeds[1]], 6).stored(0)] == [fresh[1]]
     assert before == [(pool.items.tobytes(), pool.lots.tobytes(), pool.head.tobytes()) for pool in kept]
 
 

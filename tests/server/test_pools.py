@@ -15,7 +15,7 @@ from engine.recommend import RecommendQuery, pools_of
 from genie.v1 import catalog_service_pb2, explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
-from server.pools import MOMENT_SECONDS, Made, PoolCache, moment_number, moment_of
+from server.pools import MOMENT_SECONDS, PoolCache, moment_number, moment_of
 from server.services.recommendation import RecommendationService
 from store.memory_store import MemoryStore
 from tests import worlds
@@ -176,7 +176,7 @@ def a_pool(seed: int) -> Pool:
 
 
 def test_the_pool_that_was_asked_for_longest_ago_makes_room() -> None:
-    pool, made = a_pool(1), Made(0, 0, 0, 0, 0, 0)
+    pool, made = a_pool(1), (0, 0, 0, 0, 0, 0)
     cache = PoolCache(3.5 * pool.nbytes / (1 << 20))
     for name in ("a", "b", "c"):
         cache.keep(name, made, pool)
@@ -184,13 +184,13 @@ def test_the_pool_that_was_asked_for_longest_ago_makes_room() -> None:
     cache.keep("d", made, pool)
     assert [cache.find(name, made) is not None for name in "abcd"] == [True, False, True, True]
     assert cache.nbytes == 3 * pool.nbytes
-    cache.keep("d", made._replace(moment=1), pool)
+    cache.keep("d", (0, 0, 1, 0, 0, 0), pool)
     assert cache.nbytes == 3 * pool.nbytes, "in place of the one of its name"
     assert cache.find("d", made) is None
 
 
 def test_a_cache_without_room_keeps_nothing_and_counts_nothing() -> None:
-    cache, made, pool = PoolCache(0.0), Made(0, 0, 0, 0, 0, 0), a_pool(1)
+    cache, made, pool = PoolCache(0.0), (0, 0, 0, 0, 0, 0), a_pool(1)
     assert cache.keep("a", made, pool) is pool
     assert cache.find("a", made) is None
     assert (cache.hits, cache.misses, cache.nbytes) == (0, 0, 0)

@@ -12,6 +12,7 @@ from engine.learner import LearnerState
 from engine.policy import BUILT_IN, load_policies
 from engine.pools import Pool
 from engine.recommend import RecommendQuery, pools_of
+from engine.warmup import warm_up
 from genie.v1 import catalog_service_pb2, explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
@@ -61,6 +62,8 @@ class Two:
 
 @pytest.fixture
 def two() -> Iterator[Two]:
+    # A compiler at work in a call would use up its time budget.
+    warm_up()
     made = Two()
     yield made
     made.world.tenants.close()

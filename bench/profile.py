@@ -161,6 +161,7 @@ def report_floor(
                 rate=round(run.times.rate, 1),
                 p50_ms=round(run.times.quantile_ms(0.5), 2),
                 p99_ms=round(run.times.quantile_ms(0.99), 2),
+                pools_found=round(run.pools, 3),
             )
 
 
@@ -181,7 +182,13 @@ def main() -> int:
     at = cores()
     variants: list[dict[str, object]] = [{}]
     if options.settings:
-        variants += [{"threads": 1}, {"threads": 2}, {"threads": 16}, {"access_log_ratio": 0.0}]
+        variants += [
+            {"threads": 1},
+            {"threads": 2},
+            {"threads": 16},
+            {"access_log_ratio": 0.0},
+            {"pool_cache_megabytes": 0.0},
+        ]
     with world.opened(size, writable=True, cache=options.cache) as data:
         report_floor(data, size, calls, at, variants)
         os.sched_setaffinity(0, {at.server})

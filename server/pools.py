@@ -17,7 +17,7 @@ from store.learners import last_sequence
 
 MOMENT_SECONDS: Final = 30.0
 """How long a learner's moment lasts: recall, hours and session are those of its beginning. Over half a minute, recall
-moves by less than 1 in 1,000 for whatever has been remembered for a few hours, fatigue by 1 in 80."""
+falls by less than .001 where stability is two hours or more, and fatigue moves by 1 in 80."""
 
 _MEGABYTE = 1 << 20
 

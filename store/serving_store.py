@@ -57,6 +57,8 @@ class ServingStore(LmdbStore):
         self._ending = threading.Event()
         self._mover: threading.Thread | None = None
         self._process = os.getpid()
+        self._begin_at = 0.0
+        """When a journal may be tried to be made, on the monotonic clock."""
         self._directory = directory
         super().__init__(directory, durable=False, map_bytes=map_bytes, max_bytes=max_bytes)
         with suppress(StoreError, OSError):
@@ -134,13 +136,14 @@ class ServingStore(LmdbStore):
 
     def _begin(self) -> OwnJournal | None:
         """This process's journal and the thread that moves it; None when there cannot be one now."""
-        if self._ending.is_set() or self._process != os.getpid():
+        if self._ending.is_set() or self._process != os.getpid() or time.monotonic() < self._begin_at:
             return None
         with self._journals_lock:
             if self._own is None and not self._ending.is_set():
                 try:
                     self._own = OwnJournal(self._directory)
                 except OSError:
+                    self._begin_at = time.monotonic() + RETRY_SECONDS
                     return None
                 self._mover = threading.Thread(target=self._run, name="slates", daemon=True)
                 self._mover.start()

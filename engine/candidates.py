@@ -45,6 +45,11 @@ SCAN = 4096
 """Most entries of one shelf, or of the popular list, that are looked at; full shelves of blocked questions
 end here."""
 
+SHORT_SHELF = 128
+"""Entries of a shelf that is brought near as a whole."""
+ENTRIES_A_LINE = 16
+"""Four bytes each."""
+
 REST_S = 8 * 3600.0
 """A question answered correctly is not asked again within this time."""
 
@@ -219,6 +224,8 @@ def _from_concepts(
     each = max(1 if source == RANDOM else PER_CONCEPT, (quota + count - 1) // max(count, 1))
     goal = found.counts[source] + quota
     for position in range(count):
+        _ask_for_shelf(questions, chosen[position])
+    for position in range(count):
         c = chosen[position]
         start = questions.shelf_offsets[c]
         end = questions.shelf_offsets[c + 1]
@@ -236,6 +243,17 @@ def _from_concepts(
         )
         found.concepts[before:held] = c
     return held
+
+
+@kernel
+def _ask_for_shelf(questions: QuestionArrays, concept: int) -> None:
+    """Have a short shelf brought near before it is searched; of a long one, too much would be brought for nothing."""
+    start = questions.shelf_offsets[concept]
+    end = questions.shelf_offsets[concept + 1]
+    if end - start <= SHORT_SHELF:
+        for entry in range(start, end, ENTRIES_A_LINE):
+            prefetch(questions.shelf_logit, entry)
+            prefetch(questions.shelf_rows, entry)
 
 
 @kernel

@@ -293,8 +293,8 @@ def _touched(
     row[STANDING] = m
     if record.attempts > 0:
         success = GUESS + known * (1.0 - SLIP - GUESS)
-        odds = (m / (1.0 - m)) ** (1.0 - KNOWN_SHARE) * (success / (1.0 - success)) ** KNOWN_SHARE
-        row[STANDING] = odds / (1.0 + odds)
+        by_mastery, by_answers = np.log(m / (1.0 - m)), np.log(success / (1.0 - success))
+        row[STANDING] = 1.0 / (1.0 + np.exp(-(by_mastery + KNOWN_SHARE * (by_answers - by_mastery))))
     worth = 0.5 + 0.5 * max(concepts.importance[c], found.unlock[c])
     row[READY] = ready
     row[RIGHT] = worth * right

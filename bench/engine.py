@@ -115,7 +115,7 @@ def report_stages(world: Serving, state: LearnerState, repeats: int) -> None:
     weights, memory = world.learner.weights, world.learner.memory_sets[0]
     asked = np.array([NOW, POLICY.target_success, TARGET_RETENTION, -1.0, 0.0, 0.0, 0.0, state.applied])
     profile = world.questions.content[0].copy()
-    out, wishes = np.empty((size, SURVEY_WIDTH), np.float32), np.empty((len(SOURCES), size), np.float32)
+    out, wishes = np.empty((size, SURVEY_WIDTH), np.float32), np.full((len(SOURCES), size), -1.0, np.float32)
     nobody = read_only(np.zeros(0, np.uint32))
 
     def gathered() -> tuple[int, Candidates]:
@@ -183,12 +183,14 @@ def _twins(
     """Return the naive twins of the survey and of gathering, on the same learner."""
     told = {"objective": -1, "seed": 1, "target": POLICY.target_success, "history": state.applied}
     memory = world.learner.memory_sets[0]
+    assert world.models.collaborative is not None
+    peers = world.models.collaborative.peers
     ready, standing = out[:, READY].tolist(), out[:, STANDING].tolist()
     wanted = {source: wishes[place].tolist() for place, source in enumerate(SOURCES)}
     quotas = dict(zip(SOURCES, POLICY.quotas, strict=True))
     return {
         "survey": lambda: naive.survey(
-            world.concepts, state.concepts, view, counts, mastered, world.peers, memory, profile, told
+            world.concepts, state.concepts, view, counts, mastered, peers, memory, profile, told
         ),
         "gather": lambda: naive.gather(
             world.concepts, world.questions, ready, standing, wanted, quotas, [], set(), POLICY.target_success, 1, 10

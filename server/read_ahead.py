@@ -20,7 +20,12 @@ MOST_AHEAD = 64
 """Calls that may wait with their message read; those beyond are left in gRPC's hands, which slows their sender down."""
 
 _ITERATOR: Final[Any] = getattr(_server, "_RequestIterator", None)
-_RECEIVING: Final[Any] = getattr(_server, "_RECEIVE_MESSAGE_TOKEN", None)
+_RECEIVING: Final[Any] = (
+    getattr(_server, "_RECEIVE_MESSAGE_TOKEN", None)
+    if hasattr(_ITERATOR, "_raise_or_start_receive_message") and hasattr(_ITERATOR, "_look_for_request")
+    else None
+)
+"""What gRPC notes of a call whose message it was asked for; None when this grpcio is not as known."""
 _ARGUMENT = 4
 """Where gRPC's call of `submit` has the function that returns the iterator over a call's messages."""
 

@@ -223,8 +223,7 @@ def fill_row(
         own += batch.weight[pair] >= 1.0
     share = 1.0 / max(own, 1)
     start_level(head, level, spread)
-    first_pattern = widen(1)
-    first = widen(NO_ROW)
+    first_pattern, first = widen(1), widen(NO_ROW)
     place = 0
     for pair in range(batch.offsets[i], batch.offsets[i + 1]):
         if batch.weight[pair] < 1.0:

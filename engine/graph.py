@@ -336,6 +336,25 @@ def spread(offsets: I4, rows: U4, start: int, depth: int, distance: I4, queue: U
 
 
 @kernel
+def carried(offsets: I4, rows: U4, hard: U1, c: int, proven: F8) -> float:
+    """Return how far its prerequisites carry concept `c`, the ready[c] of `readiness`."""
+    worst, soft_sum, soft_count = 1.0, 0.0, 0
+    for edge in range(offsets[c], offsets[c + 1]):
+        level = proven[rows[edge]]
+        ease = min(1.0, max(0.0, (level - 0.5) / (FULLY_READY - 0.5)))
+        if hard[edge] == 0:
+            soft_sum += ease
+            soft_count += 1
+        elif level < NEARLY_MASTERED:
+            worst = 0.0
+        else:
+            worst = min(worst, ease)
+    if soft_count > 0:
+        worst *= SOFT_LEAST + (1.0 - SOFT_LEAST) * soft_sum / soft_count
+    return float(worst)
+
+
+@kernel
 def readiness(
     offsets: I4,
     rows: U4,
@@ -366,22 +385,7 @@ def readiness(
                 if hard[edge] == 1 and proven[rows[edge]] < proven[c]:
                     proven[rows[edge]] = proven[c]
     for c in range(mastery.shape[0]):
-        worst = 1.0
-        soft_sum = 0.0
-        soft_count = 0
-        for edge in range(offsets[c], offsets[c + 1]):
-            level = proven[rows[edge]]
-            ease = min(1.0, max(0.0, (level - 0.5) / (FULLY_READY - 0.5)))
-            if hard[edge] == 0:
-                soft_sum += ease
-                soft_count += 1
-            elif level < NEARLY_MASTERED:
-                worst = 0.0
-            else:
-                worst = min(worst, ease)
-        if soft_count > 0:
-            worst *= SOFT_LEAST + (1.0 - SOFT_LEAST) * soft_sum / soft_count
-        ready[c] = worst
+        ready[c] = carried(offsets, rows, hard, c, proven)
 
 
 def standing_of(needs: Adjacency, order: U4, mastery: F8, mastered: U1, attempts: U4) -> tuple[F8, F8]:

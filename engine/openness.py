@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.graph import FULLY_READY, NEARLY_MASTERED, SOFT_LEAST
+from engine.graph import NEARLY_MASTERED, carried
 from engine.jit import kernel
 from engine.serving import ConceptArrays
 from engine.types import F8, I4, U1
@@ -60,7 +60,9 @@ def opened(concepts: ConceptArrays, rows: I4, proof: F8, found: Openness) -> Non
                 found.missing[d] -= 1
             if seen[d] == 0:
                 seen[d] = 1
-                found.ready[d] = _readiness(concepts, d, found.proven)
+                found.ready[d] = carried(
+                    concepts.need_offsets, concepts.need_rows, concepts.need_hard, d, found.proven
+                )
     seen[:] = 0
     for i in range(count):
         c = held[i]
@@ -89,27 +91,6 @@ def _hand_down(concepts: ConceptArrays, proven: F8, held: I4) -> int:
                     need = concepts.need_rows[edge]
                     proven[need] = max(proven[need], proven[c])
     return count
-
-
-@kernel
-def _readiness(concepts: ConceptArrays, c: int, proven: F8) -> float:
-    """Return how far a concept's prerequisites carry it, see `engine.graph.readiness`."""
-    worst = 1.0
-    soft_sum = 0.0
-    soft_count = 0
-    for edge in range(concepts.need_offsets[c], concepts.need_offsets[c + 1]):
-        level = proven[concepts.need_rows[edge]]
-        ease = min(1.0, max(0.0, (level - 0.5) / (FULLY_READY - 0.5)))
-        if concepts.need_hard[edge] == 0:
-            soft_sum += ease
-            soft_count += 1
-        elif level < NEARLY_MASTERED:
-            worst = 0.0
-        else:
-            worst = min(worst, ease)
-    if soft_count > 0:
-        worst *= SOFT_LEAST + (1.0 - SOFT_LEAST) * soft_sum / soft_count
-    return float(worst)
 
 
 @kernel

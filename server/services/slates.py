@@ -20,7 +20,8 @@ from genie.v1 import recommendation_service_pb2 as pb
 from server import errors
 from server.experiments.junction import Junction, Placement
 from server.local_days import DEFAULT_TIME_ZONE, local_hour
-from server.pools import Made, PoolCache, made_from, moment_number, moment_of
+from server.moments import Moment, moment_at
+from server.pools import Made, PoolCache, made_from
 from server.rpc import Call
 from server.services.feedback import dismissed_rows, engagement_of
 from server.services.wishes import Wish
@@ -38,6 +39,7 @@ SESSION_GAP_SECONDS = 1_800.0
 
 _COLLABORATIVE = SOURCES.index("collaborative")
 _LOG = logging.getLogger("genie.recommend")
+_NO_MOMENT = Moment(0.0, 0.0)
 
 
 class Known(NamedTuple):
@@ -138,19 +140,16 @@ class SlateMaker:
         with part("store.read_learner"), around:
             for one in asked:
                 learner_id = one.learner_id
-                number = moment_number(tenant, learner_id, call.now)
                 with self.store.read(Partition(tenant, learner_id)) as reader:
                     look = _Looked(one)
                     if as_of is None:
                         look.name = (tenant, learner_id, one.policy.name, wish.circumstances)
-                        look.made = made_from(reader, bundle.serial, one.policy, number)
-                        look.pool = self.pools.find(look.name, look.made)
+                        look.made = made_from(reader, bundle.serial, one.policy)
+                        look.pool = self.pools.find(look.name, look.made, call.now)
                     if look.pool is None:
                         state = read_state(reader, memory_sets)
                         look.known = Known(read_profile(reader), state, read_taste(reader))
-                        last = state.last_answered_at
-                        own = moment_of(tenant, learner_id, number, last)
-                        look.moment = own if as_of is None else as_of
+                        look.moment = _moment(look.known, one, wish, call)
                 looked.append(look)
         return looked
 
@@ -196,12 +195,15 @@ class SlateMaker:
             [known.state for _, known in work],
             bundle.serving,
             _without_neighbours(policy) if late else policy,
-            moments=[look.moment for look, _ in work],
+            moments=[look.moment.start for look, _ in work],
             take_ups=[_take_up(known.taste, bundle) for _, known in work],
         )
         for (look, _), pool in zip(work, pools, strict=True):
             # What was made in haste is nobody else's.
-            look.pool = pool if look.made is None or late else self.pools.keep(look.name, look.made, pool)
+            if look.made is None or late:
+                look.pool = pool
+            else:
+                look.pool = self.pools.keep(look.name, look.made, look.moment, pool)
 
     def _record(
         self,
@@ -260,8 +262,7 @@ class _Looked:
     """None for a slate of another time, whose pool is nobody else's."""
     pool: Pool | None = None
     known: Known | None = None
-    moment: float = 0.0
-    """Epoch seconds."""
+    moment: Moment = _NO_MOMENT
 
 
 def _repeat(held: SlateRecord, wish: Wish) -> Kept | errors.GenieError:
@@ -281,8 +282,17 @@ def _seed(one: _Asked, wish: Wish, call: Call) -> int:
     return seed_of(call.tenant, one.learner_id, wish.request_id or one.recommendation_id)
 
 
+def _moment(known: Known, one: _Asked, wish: Wish, call: Call) -> Moment:
+    """For which time a pool is to be made, and how long it may be found."""
+    if wish.as_of is not None:
+        return Moment(wish.as_of, wish.as_of)
+    zone = known.time_zone if wish.local_hour < 0 else None
+    last = known.state.last_answered_at
+    return moment_at(call.tenant, one.learner_id, call.now, last_answered_at=last, time_zone=zone)
+
+
 def _query(look: _Looked, known: Known, wish: Wish, bundle: Bundle, call: Call) -> RecommendQuery:
-    now, learner_id = look.moment, look.one.learner_id
+    now, learner_id = look.moment.start, look.one.learner_id
     objective = wish.objective
     if objective < 0 and known.profile is not None:
         objective = bundle.catalog.concept_row.get(known.profile.goal.concept_id, -1)

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.learner import LearnerState
 from engine.policy import BUILT_IN, load_policies
@@ -16,7 +14,8 @@ from engine.warmup import warm_up
 from genie.v1 import catalog_service_pb2, explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
-from server.pools import MOMENT_SECONDS, PoolCache, moment_number, moment_of
+from server.moments import LENGTHS, Moment
+from server.pools import PoolCache
 from server.services.recommendation import RecommendationService
 from store.memory_store import MemoryStore
 from tests import worlds
@@ -24,6 +23,7 @@ from tests.server.learner_world import DAY, World
 from tests.server.service_calls import NOW, a_call
 
 MINUTE = 60.0
+WHILE = Moment(NOW - 5.0, NOW + 5.0)
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
 
 
@@ -153,7 +153,7 @@ def test_a_pool_is_not_found_when_what_it_was_made_from_has_changed(
         {"exclude_question_ids": ["add-1"]},
         {"context": pb.RecommendationContext(device=resources_pb2.DEVICE_PHONE)},
         {"context": pb.RecommendationContext(local_hour=23)},
-        {"now": NOW + MOMENT_SECONDS},
+        {"now": NOW + LENGTHS[0]},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -179,37 +179,36 @@ def a_pool(seed: int) -> Pool:
 
 
 def test_the_pool_that_was_asked_for_longest_ago_makes_room() -> None:
-    pool, made = a_pool(1), (0, 0, 0, 0, 0, 0)
+    pool, made = a_pool(1), (0, 0, 0, 0, 0)
     cache = PoolCache(3.5 * pool.nbytes / (1 << 20))
     for name in ("a", "b", "c"):
-        cache.keep(name, made, pool)
-    assert cache.find("a", made) is not None
-    cache.keep("d", made, pool)
-    assert [cache.find(name, made) is not None for name in "abcd"] == [True, False, True, True]
+        cache.keep(name, made, WHILE, pool)
+    assert cache.find("a", made, NOW) is not None
+    cache.keep("d", made, WHILE, pool)
+    assert [cache.find(name, made, NOW) is not None for name in "abcd"] == [True, False, True, True]
     assert cache.nbytes == 3 * pool.nbytes
-    cache.keep("d", (0, 0, 1, 0, 0, 0), pool)
+    cache.keep("d", (0, 0, 1, 0, 0), WHILE, pool)
     assert cache.nbytes == 3 * pool.nbytes, "in place of the one of its name"
-    assert cache.find("d", made) is None
+    assert cache.find("d", made, NOW) is None
 
 
 def test_a_cache_without_room_keeps_nothing_and_counts_nothing() -> None:
-    cache, made, pool = PoolCache(0.0), (0, 0, 0, 0, 0, 0), a_pool(1)
-    assert cache.keep("a", made, pool) is pool
-    assert cache.find("a", made) is None
+    cache, made, pool = PoolCache(0.0), (0, 0, 0, 0, 0), a_pool(1)
+    assert cache.keep("a", made, WHILE, pool) is pool
+    assert cache.find("a", made, NOW) is None
     assert (cache.hits, cache.misses, cache.nbytes) == (0, 0, 0)
 
 
-@given(st.floats(1.6e9, 1.9e9), st.floats(0.0, 100.0), st.text("abc", min_size=1), st.text("abc", min_size=1))
-def test_a_moment_is_just_past_and_never_before_the_last_answer(
-    now: float, since: float, tenant: str, learner: str
-) -> None:
-    number = moment_number(tenant, learner, now)
-    moment = moment_of(tenant, learner, number, now - since)
-    assert now - MOMENT_SECONDS - 1e-6 <= moment <= now + 1e-6
-    assert moment >= now - since - 1e-6 or since > MOMENT_SECONDS - 1e-6
-    assert moment_number(tenant, learner, now + MOMENT_SECONDS) == number + 1
+def test_a_pool_is_found_within_its_moment_only() -> None:
+    cache, made, pool = PoolCache(8.0), (0, 0, 0, 0, 0), a_pool(1)
+    own = cache.keep("a", made, WHILE, pool)
+    for at, found in ((WHILE.start, own), (NOW, own), (WHILE.end, None), (WHILE.start - 0.1, None)):
+        assert cache.find("a", made, at) is found
 
 
-def test_moments_of_learners_do_not_begin_together() -> None:
-    starts = {moment_of("t", f"learner-{n}", moment_number("t", f"learner-{n}", NOW), 0.0) for n in range(50)}
-    assert len(starts) > 40
+def test_a_learner_who_has_been_away_for_long_keeps_a_pool_for_long(two: Two) -> None:
+    for minutes in range(0, 90, 3):
+        at = NOW + 3 * DAY + minutes * MINUTE
+        assert two.same(f"r-{minutes}", learner_id="grace", now=at)
+    assert two.pools.misses <= 90 / 15 + 2
+    assert two.pools.hits == 30 - two.pools.misses

@@ -70,11 +70,13 @@ class ServingStore(LmdbStore):
         journal = self._own
         if journal is None:
             journal = self._begin()
-        if journal is None or not journal.append(slate):
+        if journal is None:
             return False
+        waits = journal.append(slate)
+        # A journal that is full has room again after the next move, which must come though nothing more can wait.
         if not self._some_wait.is_set():
             self._some_wait.set()
-        return True
+        return waits
 
     def waiting_slate(self, recommendation_id: bytes) -> Waiting | None:
         """The slate with this id, if it waits in any process's journal."""

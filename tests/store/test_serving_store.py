@@ -11,7 +11,7 @@ from store import serving_store, slate_journal
 from store.api import Partition, Table
 from store.records import SlateRecord
 from store.serving_store import ServingStore
-from store.slate_journal import SUFFIX, UNFINISHED
+from store.slate_journal import SUFFIX, UNFINISHED, Waiting
 from store.slate_ring import RING
 from store.slates import erase_slates, find_slate, list_slates, settle, slate_id, write_slate, write_slates
 from store.tallies import Tally, read_sums
@@ -91,6 +91,24 @@ def test_what_waits_is_moved_by_itself(tmp_path: Path) -> None:
     keep(store, *(made(number) for number in range(5)))
     eventually(lambda: in_tables(store) == 5)
     assert counted(store) == (5, 10)
+    store.close()
+
+
+def test_a_journal_that_was_full_takes_slates_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slate_journal, "FILE_BYTES", 1 << 12)
+    monkeypatch.setattr(serving_store, "COMPACT_BYTES", 1 << 10)
+    store = ServingStore(tmp_path)
+
+    def waits(number: int) -> bool:
+        name = slate_id("bob").encode()
+        return store.let_wait(Waiting(BOB, name, 0, 1, number.to_bytes(4, "big") + bytes(200)))
+
+    for turn in range(3):
+        # All that waits is moved before anything else is brought.
+        with store._moving:
+            taken = sum(waits(number) for number in range(30))
+        assert 0 < taken < 30, f"turn {turn}"
+        eventually(lambda: waits(0))
     store.close()
 
 

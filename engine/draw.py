@@ -1,13 +1,11 @@
-"""Drawing slates from pools of scored candidates, with exact propensities. Finds no candidate and no term."""
+"""Drawing lots among scored candidates, with exact propensities. Finds no candidate and no term."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.jit import brief_kernel, kernel
+from engine.jit import kernel
 from engine.learner.state import Records
-from engine.scoring import SAME
 from engine.survey import chance
 from engine.types import F4, F8, I8
 
@@ -33,19 +31,6 @@ _LEAST_ODDS = 1e-200
 """Odds that sum to less than this are worked out anew, against the best score that is left."""
 
 _TAKEN = -1
-
-
-class Drawn(NamedTuple):
-    """What a draw fills for n learners."""
-
-    heads: Records
-    """(n,) of dtype HEAD."""
-    items: Records
-    """(n, limit) of dtype ITEM, zero before; the head says how many count."""
-    leads: npt.NDArray[np.int8]
-    """(n, limit) the term that lifts each item most over the average candidate, −1 where none does."""
-    told: F8
-    """(n, 2) the best score left, and the share of shown concepts that a stranger would not have been shown."""
 
 
 @kernel
@@ -181,56 +166,3 @@ def _against(
     pick = _first_above(below, luck * total)
     score = lots[pick].score + penalty * share_of(times[pick], lots[pick].review == risky)
     return pick, np.exp((score - best) / temperature) / total
-
-
-@kernel
-def _lead(items: Records, weights: F8, means: F8, leads: npt.NDArray[np.int8]) -> None:
-    """Fill leads (k,) as `engine.slate.Slate.leads` says."""
-    for rank in range(items.shape[0]):
-        raised = 0.0
-        most = 0.0
-        leads[rank] = -1
-        for term in range(weights.shape[0]):
-            lift = weights[term] * items[rank].values[term] - weights[term] * means[term]
-            raised += max(lift, 0.0)
-            if lift > most:
-                most = lift
-                leads[rank] = term
-        if raised <= LEAST_LIFT:
-            leads[rank] = -1
-
-
-@brief_kernel
-def draw_all(heads: Records, ends: I8, items: Records, lots: Records, seeds: I8, made: Drawn) -> None:
-    """Fill `made` with a slate from each of n pools: `heads` (n,), `items` and `lots` one pool's after another's, which
-    end at ends (n,). The luck is that of seeds (n,).
-    """
-    limit = made.items.shape[1]
-    chosen, sameness = np.empty(limit, np.int64), np.empty(limit, np.float32)
-    propensity, final = np.empty(limit), np.empty(limit)
-    start = ends[0] - ends[0]
-    for i in range(heads.shape[0]):
-        made.heads[i] = heads[i]
-        head = made.heads[i]
-        shown = int(head.shown)
-        own = items[start : ends[i]]
-        found = lots[start : ends[i]]
-        best = draw(
-            found, head.weights[SAME], head.temperature, seeds[i], chosen[:shown], sameness[:shown],
-            propensity[:shown], final[:shown],
-        )  # fmt: skip
-        unusual = 0
-        for rank in range(shown):
-            made.items[i, rank] = own[chosen[rank]]
-            item = made.items[i, rank]
-            item.score = final[rank]
-            item.propensity = propensity[rank]
-            item.values[SAME] = sameness[rank]
-            unusual += found[chosen[rank]].unusual
-        made.told[i, 0] = best
-        made.told[i, 1] = unusual / max(shown, 1)
-        head.seed = seeds[i]
-        head.best_left = best
-        head.unlike_stranger = made.told[i, 1]
-        _lead(made.items[i, :shown], head.weights, head.means, made.leads[i])
-        start = ends[i]

@@ -53,6 +53,4 @@ def options(
     """Return the candidates from which `engine.recommend.recommend` draws, given the same arguments."""
     pool = pools_of([query], [state], serving, policy, moments=[now], take_ups=[take_up])[0]
     held = pool.items
-    return Options(
-        held["question"], held["concept"], held["sources"], held["values"], np.array(pool.lots["score"])
-    )
+    return Options(held["question"], held["concept"], held["sources"], held["values"], held["score"])

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
+from engine.draw import LOT
 from engine.guide import Guide
 from engine.jit import kernel
 from engine.learner.many import score_candidates
@@ -14,10 +15,11 @@ from engine.learner.score import QuestionConcepts, Weights
 from engine.learner.state import Records
 from engine.learner.update import widen
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing
+from engine.packing import HEAD_WORDS, pack
 from engine.policy import SOURCES, TERMS
 from engine.scoring import lean, score
 from engine.serving import ConceptArrays, QuestionArrays
-from engine.slate import SlateReason
+from engine.slate import ITEM, SlateReason
 from engine.survey import (
     HISTORY,
     NOW,
@@ -87,11 +89,9 @@ class Pooled(NamedTuple):
     heads: Records
     """(n,) of dtype HEAD; what is the same for all learners is there before the pass."""
     ends: I8
-    """(n,) where each learner's candidates end."""
-    items: Records
-    """(≥ candidates,) of dtype ITEM, zero before the pass; `score` without `diversity`, no propensity."""
-    lots: Records
-    """(≥ candidates,) of dtype LOT."""
+    """(n,) where each learner's pool ends."""
+    words: U4
+    """(≥ n·MOST_WORDS,) the pools, packed as `engine.packing` says; scores are without `diversity`."""
 
 
 class Desk(NamedTuple):
@@ -129,17 +129,17 @@ def fill_pools(
     desk = _desk(concepts.active.shape[0])
     means = np.empty(len(TERMS))
     found = _room(asked)
+    described, laid_out = np.empty(MAX_CANDIDATES, ITEM), np.empty(MAX_CANDIDATES, LOT)
+    heads = made.heads.view(np.uint32)
     start = limit - limit
     for i in range(asked.headers.shape[0]):
         settings = asked.settings[i]
         held, mean_score = _score_one(
             concepts, questions, weights, own_concepts, peers, asked, i, rule, limit, desk, found, means
         )
-        made.ends[i] = start + held
-        items, lots = made.items[start : start + held], made.lots[start : start + held]
+        items, lots = described[:held], laid_out[:held]
         describe(found, desk, questions.seconds, settings, items)
         lay_out(desk.scores[:held], found, rule.temperature, rule.usual, settings[HISTORY] > 0.0, lots)
-        start += held
         shown = min(limit, held)
         head = made.heads[i]
         head.shown = shown
@@ -157,6 +157,10 @@ def fill_pools(
             head.means[term] = means[term]
         for source in range(found.counts.shape[0]):
             head.source_counts[source] = found.counts[source]
+        start += pack(
+            heads[i * HEAD_WORDS : (i + 1) * HEAD_WORDS], items.view(np.uint32), lots, made.words[start:]
+        )
+        made.ends[i] = start
 
 
 @kernel

@@ -11,9 +11,11 @@ from typing import Any, Final, overload
 
 import numpy as np
 
-from engine.draw import LOT, Drawn, draw_all
+from engine.deal import Drawn, draw_all
 from engine.learner.state import Records
+from engine.packing import HEAD_WORDS, unpack_items
 from engine.slate import HEAD, ITEM, Slate, facts_of
+from engine.types import U4
 
 OBJECT_BYTES: Final = 4096
 """Taken as what a pool costs beside its arrays: objects, and what the server keeps in its memo."""
@@ -22,11 +24,9 @@ OBJECT_BYTES: Final = 4096
 class Pool:
     """The candidates of one learner at one moment, scored and described. Treat as read-only, but for `memo`."""
 
-    def __init__(self, head: Records, items: Records, lots: Records, policy: str, model_version: str) -> None:
-        """Hold a head (1,) of dtype HEAD, items (n,) of dtype ITEM with scores before the draw, and lots (n,)."""
-        self.head = head
-        self.items = items
-        self.lots = lots
+    def __init__(self, words: U4, policy: str, model_version: str) -> None:
+        """Hold a pool that is packed as `engine.packing` says."""
+        self.words = words
         self.policy = policy
         self.model_version = model_version
         self.memo: dict[int, Any] = {}
@@ -35,7 +35,19 @@ class Pool:
     @property
     def nbytes(self) -> int:
         """Bytes that the pool takes when it is kept, about."""
-        return int(self.head.nbytes + self.items.nbytes + self.lots.nbytes) + OBJECT_BYTES
+        return int(self.words.nbytes) + OBJECT_BYTES
+
+    @property
+    def head(self) -> Records:
+        """(1,) of dtype HEAD, what its slates have in common."""
+        return self.words[:HEAD_WORDS].view(HEAD)
+
+    @property
+    def items(self) -> Records:
+        """(n,) of dtype ITEM, the candidates with their scores before the draw, unpacked anew."""
+        items = np.zeros(int(self.head["candidates"][0]), ITEM)
+        unpack_items(self.words, items.view(np.uint32))
+        return items
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -49,7 +61,7 @@ class Pool:
 
     def apart(self) -> "Pool":
         """Return the pool in memory of its own: one of a pass is a part of what the pass filled."""
-        return Pool(_copy(self.head), _copy(self.items), _copy(self.lots), self.policy, self.model_version)
+        return Pool(self.words.copy(), self.policy, self.model_version)
 
 
 class Slates(Sequence[Slate]):
@@ -78,7 +90,7 @@ class Slates(Sequence[Slate]):
             some = drawn.heads[index], drawn.items[index], drawn.leads[index], drawn.told[index]
             return Slates(Drawn(*some), self._pools[index], self._seeds[index])
         pool = self._pools[index]
-        shown = len(pool.items)
+        shown = int(drawn.heads["shown"][index])
         best_left, unlike_stranger = drawn.told[index].tolist()
         return Slate.made_of(
             pool.facts,
@@ -94,8 +106,9 @@ class Slates(Sequence[Slate]):
     def stored(self, index: int) -> bytes:
         """Return `Slate.to_bytes` of one slate, without making it an object."""
         pool = self._pools[index]
-        items = self._drawn.items[index, : len(pool.items)]
-        return b"".join((self._drawn.heads[index].tobytes(), pool.names, items.tobytes()))
+        head = self._drawn.heads[index]
+        items = self._drawn.items[index, : int(head["shown"])]
+        return b"".join((head.tobytes(), pool.names, items.tobytes()))
 
 
 def draw_slates(pools: Sequence[Pool], seeds: Sequence[int], limit: int) -> Slates:
@@ -107,24 +120,7 @@ def draw_slates(pools: Sequence[Pool], seeds: Sequence[int], limit: int) -> Slat
         np.empty((count, limit), np.int8),
         np.empty((count, 2)),
     )
-    ends = list(accumulate([len(pool.lots) for pool in pools]))
-    draw_all(
-        _joined([pool.head for pool in pools], HEAD), np.array(ends), _joined([pool.items for pool in pools], ITEM),
-        _joined([pool.lots for pool in pools], LOT), np.array(seeds), drawn,
-    )  # fmt: skip
+    parts = [pool.words for pool in pools]
+    ends = list(accumulate(map(len, parts)))
+    draw_all(parts[0] if count == 1 else np.concatenate(parts), np.array(ends), np.array(seeds), drawn)
     return Slates(drawn, pools, seeds)
-
-
-def _joined(parts: Sequence[Records], dtype: "np.dtype[Any]") -> Records:
-    if len(parts) == 1:
-        return parts[0]
-    # By bytes: numpy copies records field by field.
-    return np.frombuffer(bytearray().join(map(_bytes, parts)), dtype)
-
-
-def _copy(records: Records) -> Records:
-    return np.frombuffer(bytearray(_bytes(records)), records.dtype)
-
-
-def _bytes(records: Records) -> memoryview:
-    return records.view(np.uint8).data

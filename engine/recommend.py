@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES, NEAREST_SHARE
-from engine.draw import LOT
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
 from engine.likes import likes_of
+from engine.packing import MOST_WORDS
 from engine.pipeline import Asked, Pooled, Rule, fill_pools
 from engine.policy import Policy
 from engine.pools import Pool, Slates, draw_slates
 from engine.serving import Serving
-from engine.slate import ITEM, Slate, blank_heads
+from engine.slate import Slate, blank_heads
 from engine.survey import COLLABORATIVE
 from engine.target import target_for
 from engine.types import F4, NO_ROW, U1, U4
@@ -171,8 +171,7 @@ def _pools(asked: Asked, limit: int, serving: Serving, policy: Policy, usual: U1
     heads = blank_heads(count, policy.name, version)
     heads["limit"], heads["catalog_version"] = limit, serving.catalog.version
     heads["temperature"] = policy.temperature
-    room = count * MAX_CANDIDATES
-    made = Pooled(heads, np.zeros(count, np.int64), np.zeros(room, ITEM), np.zeros(room, LOT))
+    made = Pooled(heads, np.zeros(count, np.int64), np.empty(count * MOST_WORDS, np.uint32))
     rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual, policy.temperature)
     fill_pools(
         serving.concepts, serving.questions, model.weights, serving.question_concepts, serving.peers, asked,
@@ -180,9 +179,8 @@ def _pools(asked: Asked, limit: int, serving: Serving, policy: Policy, usual: U1
     )  # fmt: skip
     pools = []
     start = 0
-    for place, end in enumerate(made.ends.tolist()):
-        own = heads[place : place + 1], made.items[start:end], made.lots[start:end]
-        pools.append(Pool(*own, policy.name, version))
+    for end in made.ends.tolist():
+        pools.append(Pool(made.words[start:end], policy.name, version))
         start = end
     return pools
 

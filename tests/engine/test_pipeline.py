@@ -202,7 +202,7 @@ def test_a_pool_that_was_kept_gives_what_a_new_one_gives(seed: int, name: str) -
     queries = [replace(query_of(rng, served, 6), pool_seed=seed + i) for i in range(3)]
     made = pools_of(queries, states, served, policy, moments=[NOW - i for i in range(3)])
     kept = [pool.apart() for pool in made]
-    before = [(pool.items.tobytes(), pool.lots.tobytes(), pool.head.tobytes()) for pool in made]
+    before = [pool.words.tobytes() for pool in made]
     for luck in range(2):
         queries = [replace(query, seed=100 + luck) for query in queries]
         fresh = [
@@ -216,7 +216,7 @@ def test_a_pool_that_was_kept_gives_what_a_new_one_gives(seed: int, name: str) -
         mixed = draw_slates([made[2], kept[0]], [seeds[2], seeds[0]], 6)
         assert [mixed.stored(i) for i in range(2)] == [fresh[2], fresh[0]]
         assert [draw_slates([kept[1]], [seeds[1]], 6).stored(0)] == [fresh[1]]
-    assert before == [(pool.items.tobytes(), pool.lots.tobytes(), pool.head.tobytes()) for pool in kept]
+    assert before == [pool.words.tobytes() for pool in kept]
 
 
 def test_learners_of_one_pass_share_their_limit() -> None:

@@ -127,6 +127,42 @@ def train_collaborative(
 
 
 @kernel
+def _practised(factors: F4, rows: U4, confidence: F4, r: F4) -> tuple[F4, F4, int]:
+    """Return (factors side by side, confidence, how many) of the `rows` that are known; adds Σ (1 + c)·y to r (64,)."""
+    items = np.empty((rows.shape[0], r.shape[0]), np.float32)
+    weight = np.empty(rows.shape[0], np.float32)
+    count = 0
+    for i in range(rows.shape[0]):
+        if rows[i] < factors.shape[0]:
+            share = np.float32(1.0) + confidence[i]
+            for j in range(r.shape[0]):
+                items[count, j] = factors[rows[i], j]
+                r[j] += share * items[count, j]
+            weight[count] = confidence[i]
+            count += 1
+    return items, weight, count
+
+
+@kernel
+def _add_rows(rows: F4, shares: F4, out: F4) -> None:
+    """Add to out (m,) the rows (k, m), each times its share (k,)."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        share = shares[i]
+        for j in range(out.shape[0]):
+            out[j] += row[j] * share
+
+
+@kernel
+def _along(a: F4, b: F4) -> np.float32:
+    """Return the inner product of two vectors in 32 bits, summed in order."""
+    total = np.float32(0.0)
+    for j in range(a.shape[0]):
+        total += a[j] * b[j]
+    return total
+
+
+@kernel
 def fold_in(factors: F4, gram: F4, rows: U4, confidence: F4, steps: int) -> F4:
     """Return the factor (64,) of a learner who practised `rows` (k,) with `confidence` (k,) each.
 
@@ -137,42 +173,31 @@ def fold_in(factors: F4, gram: F4, rows: U4, confidence: F4, steps: int) -> F4:
     width = gram.shape[0]
     x = np.zeros(width, np.float32)
     r = np.zeros(width, np.float32)
-    for i in range(rows.shape[0]):
-        if rows[i] < factors.shape[0]:
-            for j in range(width):
-                r[j] += (np.float32(1.0) + confidence[i]) * factors[rows[i], j]
+    items, weight, count = _practised(factors, rows, confidence, r)
+    columns = np.ascontiguousarray(items[:count].T)
+    along = np.empty(count, np.float32)
     p = r.copy()
-    size = np.float32(0.0)
-    for j in range(width):
-        size += r[j] * r[j]
+    size = _along(r, r)
     a = np.empty(width, np.float32)
     for _ in range(steps):
         if size < 1e-12:
             break
         a[:] = 0.0
-        # Row by row, not by dot products: sums that need no reordering are what the compiler can vectorise.
-        for i in range(width):
-            for j in range(width):
-                a[j] += gram[i, j] * p[i]
-        for i in range(rows.shape[0]):
-            if rows[i] < factors.shape[0]:
-                along = np.float32(0.0)
-                for j in range(width):
-                    along += factors[rows[i], j] * p[j]
-                along *= confidence[i]
-                for j in range(width):
-                    a[j] += along * factors[rows[i], j]
-        curve = np.float32(0.0)
-        for j in range(width):
-            curve += p[j] * a[j]
-        step = size / curve
-        following = np.float32(0.0)
+        # By columns throughout, not by dot products: sums that need no reordering are what the compiler can vectorise.
+        _add_rows(gram, p, a)
+        along[:] = 0.0
+        _add_rows(columns, p, along)
+        for i in range(count):
+            along[i] *= weight[i]
+        _add_rows(items[:count], along, a)
+        step = size / _along(p, a)
         for j in range(width):
             x[j] += step * p[j]
             r[j] -= step * a[j]
-            following += r[j] * r[j]
+        following = _along(r, r)
+        again = following / size
         for j in range(width):
-            p[j] = r[j] + following / size * p[j]
+            p[j] = r[j] + again * p[j]
         size = following
     return x
 

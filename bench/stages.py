@@ -19,6 +19,7 @@ from bench import world
 from bench.output import emit
 from engine.candidates import MAX_CANDIDATES, Candidates, gather
 from engine.catalog import build_catalog
+from engine.collaborative import WIDTH
 from engine.draw import LOT, draw
 from engine.guide import follow
 from engine.jit import kernel
@@ -26,12 +27,12 @@ from engine.learner import LearnerState
 from engine.learner.many import score_candidates
 from engine.learner.score import read_only
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing, stand
-from engine.likes import _likes
+from engine.likes import fill_likes
 from engine.pipeline import Desk, _meet, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS
 from engine.recommend import RecommendQuery, _asked, recommend, recommend_many
 from engine.scoring import SAME, lean, score
-from engine.serving import Serving, prepare
+from engine.serving import Likes, Serving, prepare
 from engine.slate import ITEM
 from engine.survey import NOW, SURVEY_WIDTH, survey
 from server.model_parts import load_models
@@ -124,11 +125,14 @@ class Stages:
         model, concepts, questions = served.learner, served.concepts, served.questions
         view, counts, mastered, place = self._view, self._counts, self._mastered, self._place
         outlook, wishes = self._outlook, self._wishes
-        query = RecommendQuery(seed=seed, limit=LIMIT)
-        watch.time("likes", _likes, read_only(state.recent), served, 24, is_kernel=False)
+        query = RecommendQuery(seed=seed, limit=LIMIT, target_success=POLICY.target_success)
+        empty = np.empty((1, WIDTH), np.float32)
+        room = Likes(empty, empty.copy(), np.empty((1, 24), np.uint32))
+        recents = read_only(state.recent[np.newaxis])
+        watch.time("likes", fill_likes, served.bound, recents, np.zeros(1, np.int64), room)
         asked = watch.time("ask", _asked, [query], [state], served, POLICY, [now], [None], is_kernel=False)
         settings, recent = asked.settings[0], asked.recents[0]
-        factor, profile, near = asked.factors[0], asked.profiles[0], asked.rows
+        factor, profile, near = asked.likes.factor[0], asked.likes.profile[0], asked.likes.near[0]
         memory = model.memory_sets[model.memory_set]
         standing = Standing(view, counts, mastered, place)
         watch.time(
@@ -140,7 +144,7 @@ class Stages:
         )  # fmt: skip
         watch.time("of_survey_follow", follow, served.peers, asked.touched, state.applied, self._led)
         found = Candidates.room(len(recent))
-        none = near[:0]
+        none = asked.rows
         held = watch.time(
             "gather", gather, concepts, questions, outlook, wishes, POLICY.limits, near, none, recent, settings,
             seed, LIMIT, found,

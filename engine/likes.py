@@ -6,37 +6,70 @@ answer. So it is remembered under the ring itself, and an answer, by changing th
 
 import numpy as np
 
+from engine.bound import Bound
 from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
+from engine.jit import kernel
 from engine.learner.score import read_only
 from engine.learner.state import Records
+from engine.probing import probe
 from engine.scoring import tastes
 from engine.serving import Likes, Serving
-from engine.types import U4
-
-_NO_ROWS: U4 = read_only(np.zeros(0, np.uint32))
+from engine.types import I8, NO_ROW
 
 
-def likes_of(recent: Records, serving: Serving, quota: int) -> Likes:
-    """Return what a ring of recent questions (RING,) says, with the `quota` nearest rows; `serving` remembers it."""
-    key = quota, recent.tobytes()
-    known = serving.likes.find(key)
-    if known is None:
-        known = _likes(read_only(recent), serving, quota)
-        serving.likes.keep(key, known)
-    return known
+def likes_of(recents: Records, serving: Serving, quota: int) -> Likes:
+    """Return what rings of recent questions (n, RING) say, with the `quota` nearest rows; `serving` remembers it."""
+    memo = serving.likes
+    # A hash of 64 bits stands for a ring, as it stands for a state where pools are kept.
+    keys = [(quota, hash(recent.tobytes())) for recent in recents]
+    found = [memo.find(key) for key in keys]
+    if len(found) == 1 and found[0] is not None:
+        return found[0]
+    count = len(keys)
+    likes = Likes(
+        np.empty((count, WIDTH), np.float32),
+        np.empty((count, WIDTH), np.float32),
+        np.empty((count, quota), np.uint32),
+    )
+    missing = [place for place, known in enumerate(found) if known is None]
+    if missing:
+        fill_likes(serving.bound, read_only(recents), np.array(missing), likes)
+    for place, known in enumerate(found):
+        if known is not None:
+            for part, kept in zip(likes, known, strict=True):
+                part[place] = kept[0]
+        elif count > 1:
+            # In memory of its own: one entry must not keep that of all others.
+            one = slice(place, place + 1)
+            own = Likes(likes.factor[one].copy(), likes.profile[one].copy(), likes.near[one].copy())
+            memo.keep(keys[place], _frozen(own))
+    likes = _frozen(likes)
+    if count == 1:
+        memo.keep(keys[0], likes)
+    return likes
 
 
-def _likes(recent: Records, serving: Serving, quota: int) -> Likes:
-    rows = np.empty(recent.shape[0], np.uint32)
-    confidence = np.empty(recent.shape[0], np.float32)
-    profile = np.empty(WIDTH, np.float32)
-    newest = float(recent["at"].max())
-    count = tastes(recent, serving.questions.content, newest, rows, confidence, profile)
-    index = serving.models.items
-    if serving.models.collaborative is None or count == 0:
-        return Likes(np.zeros(WIDTH, np.float32), profile, _NO_ROWS)
-    factor = fold_in(serving.questions.factors, serving.gram, rows[:count], confidence[:count], FOLD_STEPS)
-    as_liking(serving.questions.factors, rows[:count], factor)
-    if index is None or quota == 0:
-        return Likes(factor, profile, _NO_ROWS)
-    return Likes(factor, profile, read_only(index.nearest(factor, quota)))
+def _frozen(likes: Likes) -> Likes:
+    return Likes(read_only(likes.factor), read_only(likes.profile), read_only(likes.near))
+
+
+@kernel
+def fill_likes(bound: Bound, recents: Records, places: I8, likes: Likes) -> None:
+    """Fill likes for the rings recents (n, RING) at `places` (m,)."""
+    factors = bound.questions.factors
+    rows = np.empty(recents.shape[1], np.uint32)
+    confidence = np.empty(recents.shape[1], np.float32)
+    for place in places:
+        recent = recents[place]
+        newest = recent[0].at
+        for j in range(1, recent.shape[0]):
+            newest = max(newest, recent[j].at)
+        count = tastes(recent, bound.questions.content, float(newest), rows, confidence, likes.profile[place])
+        factor, near = likes.factor[place], likes.near[place]
+        factor[:] = 0.0
+        near[:] = NO_ROW
+        if count > 0 and factors.shape[0] > 0:
+            factor[:] = fold_in(factors, bound.gram, rows[:count], confidence[:count], FOLD_STEPS)
+            as_liking(factors, rows[:count], factor)
+            if near.shape[0] > 0:
+                probe(bound.lists, factor, bound.probes, near)

@@ -85,14 +85,27 @@ class NeighbourIndex:
         count = min(count, len(self))
         if count == 0:
             return np.empty(0, np.uint32)
-        if self.kind == "ivf" and self.width == WIDTH:
-            if self._lists is None:
-                self._lists = _inverted(self._index, self._rows)
+        if self.width == WIDTH:
             room = np.empty(count, np.uint32)
-            return room[: probe(self._lists, read_only(query), self.probes, room)]
+            return room[: probe(self.lists, read_only(query), max(self.probes, 1), room)]
         found = self._index.search(query[np.newaxis], count)[1][0]
         rows: U4 = self._rows[found[found >= 0] if self.probes else found]
         return rows
+
+    @property
+    def lists(self) -> InvertedLists:
+        """The vectors as `engine.probing.probe` reads them: one list when the index is exact; built when first asked
+        for. No lists when vectors are of another width than those.
+        """
+        if self._lists is None:
+            if self.width != WIDTH or len(self) == 0:
+                self._lists = InvertedLists.none()
+            elif self.probes:
+                self._lists = _inverted(self._index, self._rows)
+            else:
+                vectors = self._index.reconstruct_n(0, len(self))
+                self._lists = InvertedLists.of(vectors[:1], np.array([0, len(self)]), self._rows, vectors)
+        return self._lists
 
     def to_bytes(self) -> bytes:
         """Return the index as bytes that `from_bytes` reads."""

@@ -6,19 +6,18 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from engine.bound import Bound
 from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
 from engine.draw import LOT
-from engine.guide import Guide
 from engine.jit import kernel
 from engine.learner.many import score_candidates
-from engine.learner.score import QuestionConcepts, Weights
 from engine.learner.state import Records
 from engine.learner.update import widen
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing
 from engine.packing import HEAD_WORDS, pack
 from engine.policy import SOURCES, TERMS
 from engine.scoring import lean, score
-from engine.serving import ConceptArrays, QuestionArrays
+from engine.serving import ConceptArrays, Likes
 from engine.slate import ITEM, SlateReason
 from engine.survey import (
     HISTORY,
@@ -33,11 +32,12 @@ from engine.survey import (
     UNLOCKS,
     survey,
 )
+from engine.target import aim
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4
 
 # Columns of `Asked.plan`. The bounds are those of a learner's own part of `touched` or `rows`.
-SEED, TOUCHED, TOUCHED_END, EXCLUDED, EXCLUDED_END, SHOWN, SHOWN_END, NEAR, NEAR_END, TASTE = range(10)
-PLAN_WIDTH: Final = 10
+SEED, TOUCHED, TOUCHED_END, EXCLUDED, EXCLUDED_END, SHOWN_END, TASTE = range(7)
+PLAN_WIDTH: Final = 7
 
 _FULL = int(SlateReason.FULL)
 _EMPTY = int(SlateReason.EMPTY_CATALOG)
@@ -58,13 +58,12 @@ class Asked(NamedTuple):
     plan: I8
     """(n, PLAN_WIDTH) seeds, bounds, and which of `take_up` is the learner's."""
     settings: F8
-    """(n, SETTINGS_WIDTH) by the places that `engine.survey` names."""
+    """(n, SETTINGS_WIDTH) by the places that `engine.survey` names; TARGET is 0 where the policy and `engine.target`
+    choose it.
+    """
     rows: U4
-    """Question rows: excluded ones, those shown lately, and the nearest to each learner, best first."""
-    factors: F4
-    """(n, 64) places among the collaborative factors, zero when unknown."""
-    profiles: F4
-    """(n, 64) places in content space, zero when unknown."""
+    """Question rows: of each learner the excluded ones, then those shown lately."""
+    likes: Likes
     take_up: F4
     """(m, sources, areas) chances that an offer is taken up."""
 
@@ -81,6 +80,8 @@ class Rule(NamedTuple):
     usual: U1
     """(nc,) 1 for the concepts that this policy shows a learner without history."""
     temperature: float
+    target_success: float
+    target_reach: float
 
 
 class Pooled(NamedTuple):
@@ -110,22 +111,13 @@ class Desk(NamedTuple):
 
 
 @kernel
-def fill_pools(
-    concepts: ConceptArrays,
-    questions: QuestionArrays,
-    weights: Weights,
-    own_concepts: QuestionConcepts,
-    peers: Guide,
-    asked: Asked,
-    rule: Rule,
-    limit: int,
-    any_question: bool,
-    made: Pooled,
-) -> None:
+def fill_pools(bound: Bound, asked: Asked, rule: Rule, limit: int, made: Pooled) -> None:
     """Fill `made` with a pool for each learner; the same as the stages one by one, to the bit.
 
-    `limit`: questions that a slate is to hold; `any_question`: whether the catalogue has an active question at all.
+    `limit`: questions that a slate is to hold.
     """
+    concepts, questions = bound.concepts, bound.questions
+    any_question = questions.popular.shape[0] > 0
     desk = _desk(concepts.active.shape[0])
     means = np.empty(len(TERMS))
     found = _room(asked)
@@ -133,10 +125,12 @@ def fill_pools(
     heads = made.heads.view(np.uint32)
     start = limit - limit
     for i in range(asked.headers.shape[0]):
-        settings = asked.settings[i]
-        held, mean_score = _score_one(
-            concepts, questions, weights, own_concepts, peers, asked, i, rule, limit, desk, found, means
-        )
+        settings = asked.settings[i].copy()
+        if settings[TARGET] == 0.0:
+            settings[TARGET] = aim(
+                asked.headers[i : i + 1], rule.target_success, rule.target_reach, asked.plan[i, SEED]
+            )
+        held, mean_score = _score_one(bound, asked, i, settings, rule, limit, desk, found, means)
         items, lots = described[:held], laid_out[:held]
         describe(found, desk, questions.seconds, settings, items)
         lay_out(desk.scores[:held], found, rule.temperature, rule.usual, settings[HISTORY] > 0.0, lots)
@@ -165,13 +159,10 @@ def fill_pools(
 
 @kernel
 def _score_one(
-    concepts: ConceptArrays,
-    questions: QuestionArrays,
-    weights: Weights,
-    own_concepts: QuestionConcepts,
-    peers: Guide,
+    bound: Bound,
     asked: Asked,
     i: int,
+    settings: F8,
     rule: Rule,
     limit: int,
     desk: Desk,
@@ -179,33 +170,43 @@ def _score_one(
     means: F8,
 ) -> tuple[int, float]:
     """Find and score the candidates of learner i; returns (how many, mean score), fills desk, found and means."""
-    header, plan, settings = asked.headers[i : i + 1], asked.plan[i], asked.settings[i]
+    concepts, questions, weights = bound.concepts, bound.questions, bound.weights
+    header, plan, profile = asked.headers[i : i + 1], asked.plan[i], asked.likes.profile[i]
     touched, recent = asked.touched[plan[TOUCHED] : plan[TOUCHED_END]], asked.recents[i]
     seed = plan[SEED]
     survey(
-        concepts, peers, header, touched, weights, rule.memory, asked.profiles[i], settings, seed,
+        concepts, bound.peers, header, touched, weights, rule.memory, profile, settings, seed,
         Standing(desk.standing, desk.counts, desk.mastered, desk.place), desk.outlook, desk.wishes,
     )  # fmt: skip
     found.counts[:] = 0
     found.slots[:] = VACANT
     held = gather(
-        concepts, questions, desk.outlook, desk.wishes, rule.quotas, asked.rows[plan[NEAR] : plan[NEAR_END]],
+        concepts, questions, desk.outlook, desk.wishes, rule.quotas, _known(asked.likes.near[i]),
         asked.rows[plan[EXCLUDED] : plan[EXCLUDED_END]], recent, settings, seed, limit, found,
     )  # fmt: skip
     _meet(found, held, recent, desk.met)
     predicted = desk.predicted[:held]
     score_candidates(
         header, touched, recent, found.rows[:held], desk.met, desk.place, questions.cards, questions.card_of,
-        (questions.after_code, questions.after_row, questions.after_weight), own_concepts, weights,
+        (questions.after_code, questions.after_row, questions.after_weight), bound.own_concepts, weights,
         settings[NOW], predicted,
     )  # fmt: skip
     lean(concepts, questions, desk.outlook, found, predicted)
     mean_score = score(
         concepts, questions, desk.outlook, found, predicted, recent,
-        asked.rows[plan[SHOWN] : plan[SHOWN_END]], asked.factors[i], asked.profiles[i],
+        asked.rows[plan[EXCLUDED_END] : plan[SHOWN_END]], asked.likes.factor[i], profile,
         asked.take_up[plan[TASTE]], settings, rule.weights, desk.values[:held], desk.scores[:held], means,
     )  # fmt: skip
     return held, mean_score
+
+
+@kernel
+def _known(near: U4) -> U4:
+    """Return the rows before the first NO_ROW."""
+    held = 0
+    while held < near.shape[0] and near[held] != NO_ROW:
+        held += 1
+    return near[:held]
 
 
 @kernel

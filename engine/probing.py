@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.cards import FINE_STEPS, alike, coarsen
 from engine.guide import roughly
-from engine.jit import kernel
+from engine.jit import kernel, prefetch
 from engine.learner.score import read_only
 from engine.types import F4, I8, U4
 
@@ -34,6 +34,12 @@ class InvertedLists(NamedTuple):
     """(n, 64)"""
     step: F4
     """(n,) a step of each."""
+
+    @classmethod
+    def none(cls) -> "InvertedLists":
+        """Return no lists."""
+        nothing = np.zeros((0, WIDTH), np.float32)
+        return cls.of(nothing, np.zeros(1, np.int64), np.zeros(0, np.uint32), nothing)
 
     @classmethod
     def of(cls, centres: F4, offsets: I8, rows: U4, vectors: F4) -> "InvertedLists":
@@ -60,12 +66,20 @@ def probe(lists: InvertedLists, query: F4, probes: int, rows: U4) -> int:
     least = -np.inf
     if probes < near.shape[0]:
         least = np.partition(near, near.shape[0] - probes)[near.shape[0] - probes]
+    chosen = np.empty(near.shape[0], np.int64)
+    count = 0
+    for i in range(near.shape[0]):
+        if near[i] >= least:
+            chosen[count] = i
+            count += 1
     best = np.empty(rows.shape[0], np.float32)
     held = 0
-    for i in range(near.shape[0]):
-        if near[i] < least:
-            continue
-        for entry in range(lists.offsets[i], lists.offsets[i + 1]):
+    for position in range(count):
+        if position + 1 < count:
+            following = chosen[position + 1]
+            for entry in range(lists.offsets[following], lists.offsets[following + 1]):
+                prefetch(lists.rough, WIDTH * entry)
+        for entry in range(lists.offsets[chosen[position]], lists.offsets[chosen[position] + 1]):
             value = lists.step[entry] * np.float32(alike(fine, lists.rough[entry]))
             if held == best.shape[0] and value <= best[held - 1]:
                 continue

@@ -3,26 +3,24 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.candidates import MAX_CANDIDATES, NEAREST_SHARE
 from engine.learner import TARGET_RETENTION, LearnerState
 from engine.learner.score import read_only
+from engine.learner.state import Records
 from engine.likes import likes_of
 from engine.packing import MOST_WORDS
 from engine.pipeline import Asked, Pooled, Rule, fill_pools
 from engine.policy import Policy
 from engine.pools import Pool, Slates, draw_slates
 from engine.serving import Serving
-from engine.slate import Slate, blank_heads
+from engine.slate import HEAD, Slate, blank_heads
 from engine.survey import COLLABORATIVE
-from engine.target import target_for
 from engine.types import F4, NO_ROW, U1, U4
-
-T = TypeVar("T", bound=np.generic)
 
 MAX_LIMIT: Final = 100
 """Most questions of one slate."""
@@ -168,15 +166,14 @@ def strangers(serving: Serving, policy: Policy) -> U1:
 def _pools(asked: Asked, limit: int, serving: Serving, policy: Policy, usual: U1) -> list[Pool]:
     """Return the pools of one pass; `usual` as `strangers` returns it."""
     model, version, count = serving.learner, serving.models.version, len(asked.headers)
-    heads = blank_heads(count, policy.name, version)
-    heads["limit"], heads["catalog_version"] = limit, serving.catalog.version
-    heads["temperature"] = policy.temperature
+    blank = _blank_head(policy.name, version, limit, serving.catalog.version, policy.temperature)
+    heads = np.frombuffer(bytearray(count * blank), HEAD)
     made = Pooled(heads, np.zeros(count, np.int64), np.empty(count * MOST_WORDS, np.uint32))
-    rule = Rule(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual, policy.temperature)
-    fill_pools(
-        serving.concepts, serving.questions, model.weights, serving.question_concepts, serving.peers, asked,
-        rule, limit, bool(len(serving.questions.popular)), made,
-    )  # fmt: skip
+    rule = Rule(
+        *(policy.signed, policy.limits, model.memory_sets[model.memory_set], usual),
+        *(policy.temperature, policy.target_success, policy.target_reach),
+    )
+    fill_pools(serving.bound, asked, rule, limit, made)
     pools = []
     start = 0
     for end in made.ends.tolist():
@@ -207,54 +204,60 @@ def _asked(
     take_ups: Sequence[F4 | None],
 ) -> Asked:
     """Return what the pass reads, the learners' parts one after another."""
-    plans, settings, likes, rows = [], [], [], []
+    plans, settings, rows = [], [], []
     beliefs = [serving.even_take_up]
     touched = held = 0
     for query, state, now, take_up in zip(queries, states, moments, take_ups, strict=True):
-        seed = query.seed if query.pool_seed < 0 else query.pool_seed
-        liked = likes_of(state.recent, serving, policy.quotas[COLLABORATIVE] // NEAREST_SHARE)
         touched_end = touched + len(state.concepts)
         excluded_end = held + len(query.excluded)
         shown_end = excluded_end + len(query.shown)
-        near_end = shown_end + len(liked.near)
         plans.append(
             (
-                *(seed, touched, touched_end, held, excluded_end, excluded_end, shown_end),
-                *(shown_end, near_end, 0 if take_up is None else len(beliefs)),
+                *(query.seed if query.pool_seed < 0 else query.pool_seed, touched, touched_end),
+                *(held, excluded_end, shown_end, 0 if take_up is None else len(beliefs)),
             )
         )
         if take_up is not None:
             beliefs.append(take_up)
         context = query.context
-        target = query.target_success or target_for(state, policy, seed)
         settings.append(
             (
-                *(now, target, TARGET_RETENTION, query.objective),
+                *(now, query.target_success, TARGET_RETENTION, query.objective),
                 *(context.available_s, fatigue(context), context.small_screen, state.applied),
             )
         )
-        likes.append(liked)
-        rows += [query.excluded, query.shown, liked.near]
-        touched, held = touched_end, near_end
+        if shown_end > held:
+            rows += [query.excluded, query.shown]
+        touched, held = touched_end, shown_end
+    recents = _joined([state.recent for state in states]).reshape(len(states), -1)
+    quota = policy.quotas[COLLABORATIVE] // NEAREST_SHARE
     return Asked(
         _joined([state.header for state in states]),
         _joined([state.concepts for state in states]),
-        _joined([state.recent for state in states]).reshape(len(states), -1),
+        recents,
         read_only(np.array(plans, np.int64)),
         read_only(np.array(settings)),
-        _joined(rows),
-        _stacked([liked.factor for liked in likes]),
-        _stacked([liked.profile for liked in likes]),
-        _stacked(beliefs),
+        read_only(np.concatenate(rows)) if rows else _NO_ROWS,
+        likes_of(recents, serving, quota),
+        read_only(beliefs[0][np.newaxis] if len(beliefs) == 1 else np.stack(beliefs)),
     )
 
 
-def _joined(parts: "Sequence[npt.NDArray[T]]") -> "npt.NDArray[T]":
-    return read_only(parts[0] if len(parts) == 1 else np.concatenate(parts))
+@lru_cache(maxsize=256)
+def _blank_head(
+    policy: str, model_version: str, limit: int, catalog_version: int, temperature: float
+) -> bytes:
+    """Return the bytes of a head that says what is the same for all learners of a pass."""
+    head = blank_heads(1, policy, model_version)
+    head["limit"], head["catalog_version"], head["temperature"] = limit, catalog_version, temperature
+    return head.tobytes()
 
 
-def _stacked(parts: Sequence[F4]) -> F4:
-    return read_only(parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts))
+def _joined(parts: Sequence[Records]) -> Records:
+    if len(parts) == 1:
+        return read_only(parts[0])
+    # By bytes: numpy copies records field by field.
+    return np.frombuffer(b"".join([part.view(np.uint8).data for part in parts]), parts[0].dtype)
 
 
 __all__ = [

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from engine.bound import Bound, bind
 from engine.cards import make_cards
 from engine.catalog import Catalog, Sparse, invert
 from engine.collaborative import WIDTH, CollaborativeModel
@@ -21,12 +22,13 @@ from engine.memo import Memo
 from engine.neighbours import NeighbourIndex
 from engine.peers import Peers
 from engine.policy import SOURCES
+from engine.probing import InvertedLists
 from engine.types import F4, F8, I4, I8, U1, U4
 
 T = TypeVar("T", bound=np.generic)
 
 LIKES_REMEMBERED = 8192
-"""Learners' likes that are remembered, some 3 KB each."""
+"""Learners' likes that are remembered, some 1.5 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +116,14 @@ class QuestionArrays(NamedTuple):
 
 
 class Likes(NamedTuple):
-    """What a learner's recent questions say of their taste; see `engine.likes`."""
+    """What the recent questions of n learners say of their taste; see `engine.likes`."""
 
     factor: F4
-    """(64,) place among the collaborative factors; zero when unknown."""
+    """(n, 64) places among the collaborative factors; zero when unknown."""
     profile: F4
-    """(64,) place in content space; zero when unknown."""
+    """(n, 64) places in content space; zero when unknown."""
     near: U4
-    """(≤ quota,) question rows nearest the factor, best first."""
+    """(n, quota) question rows nearest the factor, best first; NO_ROW where there are no more."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Serving:
     questions: QuestionArrays
     gram: F4
     """(64, 64) of the collaborative model."""
+    bound: Bound
+    """All of it that kernels read."""
     peers: Guide
     """Which concepts learners turned to, by where they stood; nobody's without a collaborative model."""
     even_take_up: F4
@@ -144,8 +148,8 @@ class Serving:
     strangers: dict[str, U1] = field(default_factory=dict)
     """(nc,) 1 for the concepts that a policy shows a stranger, by policy name: a memo of `engine.recommend`, the same
     on every build."""
-    likes: Memo[tuple[int, bytes], Likes] = field(default_factory=lambda: Memo(LIKES_REMEMBERED))
-    """Likes by quota of neighbours and the bytes of a ring of recent questions: a memo of `engine.likes`."""
+    likes: Memo[tuple[int, int], Likes] = field(default_factory=lambda: Memo(LIKES_REMEMBERED))
+    """Likes by quota of neighbours and a hash of a ring of recent questions: a memo of `engine.likes`."""
 
 
 def prepare(catalog: Catalog, models: Models) -> Serving:
@@ -168,39 +172,43 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
     factors = nothing if collaborative is None else collaborative.item_factors
     pairs = by_question(learner.weights, catalog.question_count)
     cards, card_of = make_cards(catalog, listed, pairs, learner.weights, bases, content, factors, popularity)
+    gram = _frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram)
+    concepts, guide = _concept_arrays(catalog, learner, listed, content), Guide.of(peers)
+    read = QuestionArrays(
+        active=catalog.question_active,
+        concept_offsets=catalog.question_concepts.offsets,
+        concept_rows=catalog.question_concepts.rows,
+        shelf_offsets=listed.offsets.astype(np.int64),
+        shelf_rows=listed.rows,
+        shelf_logit=base[listed.rows],
+        exercise_set=catalog.exercise_set,
+        exercise_offsets=catalog.exercises.offsets,
+        exercise_rows=catalog.exercises.rows,
+        exercise_weights=catalog.exercise_weights,
+        seconds=catalog.expected_seconds,
+        content=content,
+        factors=factors,
+        popularity=popularity,
+        popular=popular,
+        cards=cards,
+        card_of=card_of,
+        after_code=pairs.code,
+        after_row=pairs.row,
+        after_weight=pairs.weight,
+    )
+    frozen = QuestionArrays._make(_frozen(array) for array in read)
+    items = None if collaborative is None else models.items
+    lists, probes = (InvertedLists.none(), 1) if items is None else (items.lists, max(items.probes, 1))
     return Serving(
         catalog=catalog,
         models=models,
         learner=learner,
         question_concepts=questions,
-        concepts=_concept_arrays(catalog, learner, listed, content),
-        questions=QuestionArrays._make(
-            _frozen(array)
-            for array in QuestionArrays(
-                active=catalog.question_active,
-                concept_offsets=catalog.question_concepts.offsets,
-                concept_rows=catalog.question_concepts.rows,
-                shelf_offsets=listed.offsets.astype(np.int64),
-                shelf_rows=listed.rows,
-                shelf_logit=base[listed.rows],
-                exercise_set=catalog.exercise_set,
-                exercise_offsets=catalog.exercises.offsets,
-                exercise_rows=catalog.exercises.rows,
-                exercise_weights=catalog.exercise_weights,
-                seconds=catalog.expected_seconds,
-                content=content,
-                factors=factors,
-                popularity=popularity,
-                popular=popular,
-                cards=cards,
-                card_of=card_of,
-                after_code=pairs.code,
-                after_row=pairs.row,
-                after_weight=pairs.weight,
-            )
-        ),
-        gram=_frozen(np.eye(WIDTH, dtype=np.float32) if collaborative is None else collaborative.gram),
-        peers=Guide.of(peers),
+        concepts=concepts,
+        questions=frozen,
+        gram=gram,
+        bound=bind(concepts, frozen, learner.weights, questions, guide, gram, lists, probes),
+        peers=guide,
         even_take_up=_frozen(np.full((len(SOURCES), len(catalog.areas)), 0.5, np.float32)),
     )
 

@@ -12,7 +12,9 @@ and the draw is seeded by the request, so that a slate can be made again.
 import math
 from typing import Final
 
-from engine.learner.state import LearnerState
+from engine.jit import kernel
+from engine.learner.score import read_only
+from engine.learner.state import LearnerState, Records
 from engine.learner.update import GLOBAL_DECAY
 from engine.policy import Policy
 from engine.survey import chance
@@ -30,26 +32,35 @@ _COUNTER = 424243
 """Draws of the target take counters from here on."""
 
 
-def recent_success(state: LearnerState) -> tuple[float, float]:
-    """Return (right, tried) of the last answers, each faded by `GLOBAL_DECAY[WINDOW]` an answer since."""
+@kernel
+def recent_success(header: Records) -> tuple[float, float]:
+    """Return (right, tried) of the last answers, each faded by `GLOBAL_DECAY[WINDOW]` an answer since.
+
+    `header` (1,) is the state's.
+    """
     decay = GLOBAL_DECAY[WINDOW]
-    tried = (1.0 - decay**state.applied) / (1.0 - decay)
-    right = (float(state.header["outcome"][0, WINDOW]) + tried) / 2.0
+    tried = (1.0 - decay ** float(header[0].applied)) / (1.0 - decay)
+    right = (float(header[0].outcome[WINDOW]) + tried) / 2.0
     return min(max(right, 0.0), tried), tried
 
 
-def target_for(state: LearnerState, policy: Policy, seed: int) -> float:
-    """Return the success to aim at, within `policy.target_success` ± `policy.target_reach`; pure."""
-    if policy.target_reach <= 0.0 or state.applied == 0:
-        return policy.target_success
-    target = policy.target_success
-    right, tried = recent_success(state)
+@kernel
+def aim(header: Records, success: float, reach: float, seed: int) -> float:
+    """Return the success to aim at, within `success` ± `reach`; `header` (1,) is the state's."""
+    if reach <= 0.0 or header[0].applied == 0:
+        return success
+    right, tried = recent_success(header)
     answers = tried + PRIOR_ANSWERS
-    mean = (right + PRIOR_ANSWERS * target) / answers
+    mean = (right + PRIOR_ANSWERS * success) / answers
     # The beta distribution by its first two moments: normal enough with six answers and more.
     deviation = math.sqrt(mean * (1.0 - mean) / (answers + 1.0))
     radius = math.sqrt(-2.0 * math.log(1.0 - chance(seed, _COUNTER)))
     drawn = mean + deviation * radius * math.cos(2.0 * math.pi * chance(seed, _COUNTER + 1))
     half = (AIMS - 1) / 2.0
-    steps = round(max(-half, min(half, (target - drawn) / policy.target_reach * half)))
-    return target + policy.target_reach * steps / half
+    steps = round(max(-half, min(half, (success - drawn) / reach * half)))
+    return success + reach * steps / half
+
+
+def target_for(state: LearnerState, policy: Policy, seed: int) -> float:
+    """Return the success to aim at, within `policy.target_success` ± `policy.target_reach`; pure."""
+    return aim(read_only(state.header), policy.target_success, policy.target_reach, seed)

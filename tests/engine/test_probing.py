@@ -51,3 +51,16 @@ def test_the_nearest_are_those_that_faiss_finds_but_for_near_ties() -> None:
     for i in range(50):
         worst = min(products[i, row] for row in found[i])
         assert min(products[i, row] for row in index.nearest(fresh[i], 30)) > worst - 0.02 * abs(worst)
+
+
+def test_an_exact_index_is_one_list_and_an_empty_one_none() -> None:
+    held, query = around(300, 0), around(1, 2)[0]
+    index = build_index(held)
+    assert (index.kind, index.lists.offsets.tolist()) == ("exact", [0, 300])
+    room = np.empty(400, np.uint32)
+    assert probe(index.lists, read_only(query), 1, room) == 300
+    fine = in_steps(query, 32767)
+    products = np.array([float(fine @ in_steps(vector, 127)) for vector in held])
+    assert np.allclose(products[room[:300]], np.sort(products)[::-1], rtol=1e-5, atol=1e-5)
+    empty = build_index(np.zeros((3, 64), np.float32))
+    assert probe(empty.lists, read_only(query), 1, room) == 0

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from engine.catalog import build_catalog
@@ -91,12 +92,12 @@ def test_a_changed_catalogue_is_seen_by_the_next_call(tenants: Tenants, store: S
 
 def test_lookups_of_likes_outlive_their_bundle(tenants: Tenants, store: Store) -> None:
     fill(store, "q-1")
-    recent = LearnerState.empty().recent
+    recents = LearnerState.empty().recent[np.newaxis]
     for _ in range(3):
-        likes_of(recent, tenants.bundle("default").serving, 0)
+        likes_of(recents, tenants.bundle("default").serving, 0)
     assert tenants.likes() == (2, 1)
     fill(store, "q-2")
-    likes_of(recent, tenants.bundle("default").serving, 0)
+    likes_of(recents, tenants.bundle("default").serving, 0)
     assert tenants.likes() == (2, 2)
 
 

@@ -1,9 +1,11 @@
 """Durable, acknowledged answers a second through the batch call, beside what the disk commits without groups.
 
 The requests are built before the clock starts; then a few callers send them to one worker pinned to a core. "Commits"
-are those of the store itself, one small entry each, one after the other, on the same disk in the same run.
+are those of the store itself, one small entry each, one after the other, on the same disk in the same run, half of
+them before and half after the answers. Learners practise near where they are, so that the world stays the size that
+it has; its copy is on the disk before the clock starts. `--parts` tells instead what an answer costs where.
 
-    python -m bench.ingest [--quick | --brief]
+    python -m bench.ingest [--quick | --brief] [--parts]
 """
 
 import argparse
@@ -18,15 +20,14 @@ import grpc
 import numpy as np
 
 from bench import world
+from bench.ingest_parts import BENCH, CALLERS, METHOD, report_parts
 from bench.output import emit
-from bench.pair import Cores, answers_request, cores, served
+from bench.pair import Cores, cores, served
+from bench.practice import Practice
 from genie.v1 import practice_service_pb2
 from store.api import Partition, Table, Transaction
 from store.lmdb_store import LmdbStore
 
-BENCH = "ingest"
-METHOD = "/genie.v1.PracticeService/RecordAnswers"
-CALLERS = 4
 PAGE = b"\x5a" * 4096
 
 
@@ -38,12 +39,15 @@ class Plan(NamedTuple):
     """Of each caller, in each round."""
     answers_a_call: int
     commits: int
+    """In each round."""
     rounds: int
+    parts: dict[int, int]
+    """How many calls are taken apart, by the answers of a call."""
 
 
-FULL = Plan(world.W1, 8, 1_000, 500, 3)
-BRIEF = Plan(world.Size(10_000, 10_000), 4, 1_000, 200, 2)
-QUICK = Plan(world.QUICK, 1, 200, 20, 1)
+FULL = Plan(world.W1, 8, 1_000, 500, 5, {1_000: 40, 10: 200, 1: 400})
+BRIEF = Plan(world.Size(10_000, 10_000), 4, 1_000, 200, 2, {1_000: 20, 10: 100, 1: 200})
+QUICK = Plan(world.QUICK, 1, 200, 20, 1, {50: 4, 1: 4})
 
 
 def commits_per_second(folder: Path, count: int) -> float:
@@ -74,13 +78,11 @@ def syncs_per_second(folder: Path, count: int) -> float:
         return count / (time.perf_counter() - started)
 
 
-def answers_per_second(port: int, plan: Plan, rng: np.random.Generator) -> float:
+def answers_per_second(port: int, plan: Plan, said: Practice, rng: np.random.Generator) -> float:
     """Acknowledged answers a second of all callers together. RuntimeError when one was not recorded."""
     bodies = [
         [
-            answers_request(
-                plan.size, plan.answers_a_call, rng, caller=caller, callers=CALLERS
-            ).SerializeToString()
+            said.request(plan.answers_a_call, rng, caller=caller, callers=CALLERS).SerializeToString()
             for _ in range(plan.calls)
         ]
         for caller in range(CALLERS)
@@ -116,16 +118,20 @@ def run(data: Path, plan: Plan, at: Cores) -> bool:
     """Measure in turns, report, and say whether the bar holds."""
     rng = np.random.default_rng(8)
     ratios, rates, commits, syncs, cpu = [], [], [], [], []
+    said = Practice.of(data, plan.size)
+    os.sync()
     with served(data, plan.size, at.server) as stands:
         os.sched_setaffinity(0, {at.load})
-        answers_per_second(stands[0].port, plan._replace(calls=1), rng)
+        answers_per_second(stands[0].port, plan._replace(calls=1), said, rng)
         for _ in range(plan.rounds):
-            commits.append(commits_per_second(data, plan.commits))
+            first = commits_per_second(data, plan.commits // 2)
             syncs.append(syncs_per_second(data, plan.commits))
             before = stands[0].figures()["cpu"]
-            rates.append(answers_per_second(stands[0].port, plan, rng))
+            rates.append(answers_per_second(stands[0].port, plan, said, rng))
             used = stands[0].figures()["cpu"] - before
             cpu.append(used / (CALLERS * plan.calls * plan.answers_a_call))
+            # The time that a commit took, on average of both halves.
+            commits.append(2.0 / (1.0 / first + 1.0 / commits_per_second(data, plan.commits // 2)))
             ratios.append(rates[-1] / commits[-1])
     emit(BENCH, "commits_per_second", round(float(np.median(commits)), 1))
     emit(BENCH, "page_syncs_per_second", round(float(np.median(syncs)), 1))
@@ -151,8 +157,14 @@ def main() -> int:
     parser.add_argument(
         "--cache", type=Path, help="folder of built worlds; GENIE_BENCH_CACHE, or ~/.cache/genie"
     )
+    parser.add_argument("--parts", action="store_true", help="what an answer costs where, in one process")
     options = parser.parse_args()
     plan = QUICK if options.quick else BRIEF if options.brief else FULL
+    if options.parts or options.quick:
+        with world.opened(plan.size, writable=True, cache=options.cache) as data:
+            report_parts(data, plan.size, plan.parts)
+    if options.parts:
+        return 0
     at = cores()
     with world.opened(plan.size, writable=True, cache=options.cache) as data:
         return 0 if run(data, plan, at) else 1

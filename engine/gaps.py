@@ -1,16 +1,17 @@
 """Where a learner is stuck, and which weak prerequisites lie behind it. Reads standing and graph, predicts nothing."""
 
 from collections.abc import Iterable
-from enum import IntEnum
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.catalog import Catalog
-from engine.graph import NEARLY_MASTERED, standing_of
+from engine.gap_causes import CauseKind as CauseKind
+from engine.gap_causes import causes_behind
+from engine.graph import NEARLY_MASTERED
 from engine.learner import ConceptView, LearnerState
-from engine.types import F8, I8, U1
+from engine.types import I8, U1
 
 Flags = npt.NDArray[np.bool_]
 
@@ -18,22 +19,7 @@ LATEST: Final = 3
 """A learner's latest answers to a concept's own questions that tell whether they are stuck."""
 LATEST_WRONG: Final = 2
 """Of which at least so many are wrong."""
-MOST_CAUSES: Final = 3
-"""Causes named of a gap."""
-
-_KEPT: Final = 8
-"""Causes followed upwards from one concept: enough for `MOST_CAUSES`, and a bound for dense graphs."""
-
-
-class CauseKind(IntEnum):
-    """What is the matter with a prerequisite. Numbers are the wire API's `GapCauseKind`."""
-
-    FORGOTTEN = 1
-    """Mastered once, faded below `NEARLY_MASTERED`."""
-    NOT_LEARNED = 2
-    """Practised, and below it."""
-    UNTESTED = 3
-    """No answer speaks for it."""
+_KINDS: Final = {int(kind): kind for kind in CauseKind}
 
 
 class Cause(NamedTuple):
@@ -115,90 +101,30 @@ def find_gaps(
     if not rows.size:
         return []
     rows, wrong = rows[:most], wrong[:most]
-    beneath = _Beneath(view, catalog)
+    causes = causes_of(rows, view, catalog)
     return [
-        Gap(row, count, beneath.causes_of(row))
-        for row, count in zip(rows.tolist(), wrong.tolist(), strict=True)
+        Gap(row, count, behind)
+        for row, count, behind in zip(rows.tolist(), wrong.tolist(), causes, strict=True)
     ]
 
 
-class _Way(NamedTuple):
-    """How a cause reaches a concept above it."""
-
-    kind: CauseKind
-    path: tuple[int, ...]
-    soft: bool
-    """A soft edge lies on it."""
-
-
-class _Beneath:
-    """The weak part of the graph for one learner at one time."""
-
-    def __init__(self, view: ConceptView, catalog: Catalog) -> None:
-        faded = view.mastered & (view.mastery >= NEARLY_MASTERED).astype(view.mastered.dtype)
-        self._proven: F8 = standing_of(
-            catalog.prerequisites, catalog.order, view.mastery, faded, view.attempts
-        )[0]
-        self._view = view
-        self._catalog = catalog
-        self._found: dict[int, list[_Way]] = {}
-        self._needs: dict[int, list[tuple[int, bool]]] = {}
-
-    def causes_of(self, row: int) -> list[Cause]:
-        """What lies behind a gap at `row`."""
-        for weak in self._weak_beneath(row):
-            self._found[weak] = self._settle(weak)
-        return [Cause(way.path[0], way.kind, way.path) for way in self._ways_up(row)[:MOST_CAUSES]]
-
-    def _kind(self, row: int) -> CauseKind:
-        if self._view.mastered[row] or not np.isnan(self._view.mastered_at[row]):
-            return CauseKind.FORGOTTEN
-        return CauseKind.NOT_LEARNED if self._view.attempts[row] > 0 else CauseKind.UNTESTED
-
-    def _weak_needs(self, row: int) -> list[tuple[int, bool]]:
-        """(row, soft) of the weak prerequisites; a soft one counts only where answers show it to be weak."""
-        found = self._needs.get(row)
-        if found is None:
-            needs = self._catalog.prerequisites
-            edges = slice(needs.offsets[row], needs.offsets[row + 1])
-            found = self._needs[row] = [
-                (below, not hard)
-                for below, hard in zip(needs.rows[edges].tolist(), needs.hard[edges].tolist(), strict=True)
-                if self._proven[below] < NEARLY_MASTERED
-                and (hard or self._kind(below) is not CauseKind.UNTESTED)
-            ]
-        return found
-
-    def _weak_beneath(self, row: int) -> list[int]:
-        """Weak rows beneath that are not settled yet, each after what it rests on."""
-        seen: set[int] = set()
-        pending = [row]
-        while pending:
-            for below, _ in self._weak_needs(pending.pop()):
-                if below not in seen and below not in self._found:
-                    seen.add(below)
-                    pending.append(below)
-        return sorted(seen, key=lambda below: int(self._catalog.depth[below]))
-
-    def _ways_up(self, row: int) -> list[_Way]:
-        """Ways from the causes beneath to `row`, the best of each cause, most likely first."""
-        ways = [
-            _Way(way.kind, (*way.path, row), way.soft or soft)
-            for below, soft in self._weak_needs(row)
-            for way in self._found[below]
-        ]
-        ways.sort(key=self._rank)
-        best: dict[int, _Way] = {}
-        for way in ways:
-            best.setdefault(way.path[0], way)
-        return list(best.values())[:_KEPT]
-
-    def _settle(self, row: int) -> list[_Way]:
-        """The causes at or beneath a weak row."""
-        shown = [way for way in self._ways_up(row) if way.kind is not CauseKind.UNTESTED]
-        return shown or [_Way(self._kind(row), (row,), False)]
-
-    def _rank(self, way: _Way) -> tuple[bool, bool, int, float, int]:
-        cause = way.path[0]
-        mastery = float(self._view.mastery[cause])
-        return way.kind is CauseKind.UNTESTED, way.soft, len(way.path), mastery, cause
+def causes_of(rows: I8, view: ConceptView, catalog: Catalog) -> list[list[Cause]]:
+    """Return what lies behind gaps at rows (g,), of each the most likely causes first."""
+    counts, kinds, lengths, paths = causes_behind(
+        rows,
+        catalog.prerequisites,
+        catalog.order,
+        catalog.depth,
+        np.ascontiguousarray(view.mastery),
+        np.ascontiguousarray(view.mastered),
+        np.ascontiguousarray(view.mastered_at),
+        np.ascontiguousarray(view.attempts),
+    )
+    way = paths.tolist()
+    ends = np.cumsum(lengths).tolist()
+    every = [
+        Cause(way[end - length], _KINDS[kind], tuple(way[end - length : end]))
+        for kind, length, end in zip(kinds.tolist(), lengths.tolist(), ends, strict=True)
+    ]
+    stops = np.cumsum(counts).tolist()
+    return [every[stop - count : stop] for count, stop in zip(counts.tolist(), stops, strict=True)]

@@ -1,5 +1,4 @@
-"""The prerequisite graph: order, importance, closure and readiness. Knows nothing of questions, scores or
-storage.
+"""The prerequisite graph: order, importance, closure and readiness. Knows nothing of questions, scores or storage.
 
 Arrays in compressed sparse row (CSR) form: neighbours of concept row c are `rows[offsets[c]:offsets[c + 1]]`.
 """
@@ -298,8 +297,7 @@ def credit_closure(prerequisites: Adjacency, order: U4) -> tuple[I4, U4, F4]:
 
 
 def reach(edges: Adjacency, start: int, *, depth: int = NO_ROW) -> tuple[U4, I4]:
-    """Return (rows, distances) reached from row `start` within `depth` steps, nearest first, `start` itself
-    first.
+    """Return (rows, distances) reached from row `start` within `depth` steps, nearest first, `start` itself first.
 
     With the prerequisites' adjacency these are the ancestors, with the dependents' the descendants.
     """
@@ -312,8 +310,7 @@ def reach(edges: Adjacency, start: int, *, depth: int = NO_ROW) -> tuple[U4, I4]
 
 @kernel
 def spread(offsets: I4, rows: U4, start: int, depth: int, distance: I4, queue: U4) -> int:
-    """Breadth-first distances from `start` into `distance` (n,), preset to -1; visited rows into `queue`
-    (n,).
+    """Breadth-first distances from `start` into `distance` (n,), preset to -1; visited rows into `queue` (n,).
 
     Returns how many rows were reached within `depth` steps.
     """
@@ -355,27 +352,10 @@ def carried(offsets: I4, rows: U4, hard: U1, c: int, proven: F8) -> float:
 
 
 @kernel
-def readiness(
-    offsets: I4,
-    rows: U4,
-    hard: U1,
-    order: U4,
-    mastery: F8,
-    mastered: U1,
-    attempts: U4,
-    proven: F8,
-    ready: F8,
+def prove(
+    offsets: I4, rows: U4, hard: U1, order: U4, mastery: F8, mastered: U1, attempts: U4, proven: F8
 ) -> None:
-    """How far a learner's prerequisites carry each concept; fills `proven` (n,) and `ready` (n,), both in [0,
-    1].
-
-    proven[c] is the mastery that answers speak for: 1 when mastered, the mastery when practised, else 0; and
-    at least that of every practised concept at `NEARLY_MASTERED` or above that rests on c by hard edges, for
-    who solves equations can count. ready[c] = min over hard prerequisites of ease(proven) times (0.2 + 0.8 ·
-    mean ease over soft ones), where ease(x) = clip((x − 0.5) / (0.85 − 0.5), 0, 1). ready[c] is 0 exactly
-    when a hard prerequisite's proven mastery is below `NEARLY_MASTERED`: the concept is closed. `order` lists
-    rows with prerequisites first; the CSR arrays are the prerequisites' adjacency.
-    """
+    """Fill `proven` (n,) as `readiness` says."""
     for c in range(mastery.shape[0]):
         proven[c] = 1.0 if mastered[c] == 1 else (mastery[c] if attempts[c] > 0 else 0.0)
     for position in range(order.shape[0] - 1, -1, -1):
@@ -384,6 +364,22 @@ def readiness(
             for edge in range(offsets[c], offsets[c + 1]):
                 if hard[edge] == 1 and proven[rows[edge]] < proven[c]:
                     proven[rows[edge]] = proven[c]
+
+
+@kernel
+def readiness(
+    offsets: I4, rows: U4, hard: U1, order: U4, mastery: F8, mastered: U1, attempts: U4, proven: F8, ready: F8
+) -> None:
+    """How far a learner's prerequisites carry each concept; fills `proven` (n,) and `ready` (n,), both in [0, 1].
+
+    proven[c] is the mastery that answers speak for: 1 when mastered, the mastery when practised, else 0; and at least
+    that of every practised concept at `NEARLY_MASTERED` or above that rests on c by hard edges, for who solves
+    equations can count. ready[c] = min over hard prerequisites of ease(proven) times (0.2 + 0.8 · mean ease over soft
+    ones), where ease(x) = clip((x − 0.5) / (0.85 − 0.5), 0, 1). ready[c] is 0 exactly when a hard prerequisite's proven
+    mastery is below `NEARLY_MASTERED`: the concept is closed. `order` lists rows with prerequisites first; the CSR
+    arrays are the prerequisites' adjacency.
+    """
+    prove(offsets, rows, hard, order, mastery, mastered, attempts, proven)
     for c in range(mastery.shape[0]):
         ready[c] = carried(offsets, rows, hard, c, proven)
 

@@ -1,8 +1,7 @@
 """What lies behind the concepts that a learner is stuck at: ways down through weak prerequisites. `gaps` says which."""
 
-import math
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,6 +30,10 @@ class CauseKind(IntEnum):
 _UNTESTED: Final = int(CauseKind.UNTESTED)
 _NOT_LEARNED: Final = int(CauseKind.NOT_LEARNED)
 _FORGOTTEN: Final = int(CauseKind.FORGOTTEN)
+
+
+Found: TypeAlias = tuple[I4, U1, I4, U4]
+"""Of gaps (g,) how many causes each has; of these, gap after gap, kinds, lengths of paths, and the paths."""
 
 
 class _Ways(NamedTuple):
@@ -164,26 +167,19 @@ def _weak_beneath(needs: Adjacency, depth: I4, weak: _Weakness, ways: _Ways, row
 
 @kernel
 def causes_behind(
-    rows: I8,
-    needs: Adjacency,
-    order: U4,
-    depth: I4,
-    mastery: F8,
-    mastered: U1,
-    mastered_at: F8,
-    attempts: U4,
-) -> tuple[I4, U1, I4, U4]:
+    rows: I8, needs: Adjacency, order: U4, depth: I4, mastery: F8, mastered: U1, once: U1, attempts: U4
+) -> Found:
     """Return what lies behind gaps at `rows` (g,): how many causes each has (g,), and of all causes kind and path.
 
     The paths, from the cause up to the gap, lie one after the other; their lengths come before them. `order`, `depth`
-    are the catalogue's; the others, each (concepts,), are `ConceptView`'s.
+    are the catalogue's; `mastery`, `mastered`, `attempts` `ConceptView`'s; `once` says what was ever mastered.
     """
     n = mastery.shape[0]
     faded = np.zeros(n, np.uint8)
     weak = _Weakness(np.empty(n), mastery, np.empty(n, np.uint8))
     for row in range(n):
         faded[row] = 1 if mastered[row] and mastery[row] >= NEARLY_MASTERED else 0
-        if mastered[row] or not math.isnan(mastered_at[row]):
+        if mastered[row] or once[row]:
             weak.kind[row] = _FORGOTTEN
         else:
             weak.kind[row] = _NOT_LEARNED if attempts[row] > 0 else _UNTESTED

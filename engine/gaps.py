@@ -1,5 +1,6 @@
 """Where a learner is stuck, and which weak prerequisites lie behind it. Reads standing and graph, predicts nothing."""
 
+import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -8,10 +9,16 @@ import numpy.typing as npt
 
 from engine.catalog import Catalog
 from engine.gap_causes import CauseKind as CauseKind
-from engine.gap_causes import causes_behind
-from engine.graph import NEARLY_MASTERED
-from engine.learner import ConceptView, LearnerState
-from engine.types import I8, U1
+from engine.gap_causes import Found, causes_behind
+from engine.graph import NEARLY_MASTERED, Adjacency
+from engine.jit import kernel
+from engine.learner import ConceptView, LearnerModel, LearnerState
+from engine.learner.features import SHRINK
+from engine.learner.score import Weights, read_only
+from engine.learner.state import Records
+from engine.learner.update import CONCEPT_VARIANCE, find_row, sigmoid, widen
+from engine.learner.view import mastery_of, median_of
+from engine.types import F8, I4, I8, U1, U4
 
 Flags = npt.NDArray[np.bool_]
 
@@ -56,12 +63,6 @@ _WRONG: Final = _wrong_by_pattern()
 def wrong_lately(pattern: U1) -> Flags:
     """Return whether concepts with these patterns of outcomes had `LATEST_WRONG` of the last `LATEST` answers wrong."""
     return np.asarray(_WRONG[pattern] >= LATEST_WRONG)
-
-
-def may_be_stuck(state: LearnerState, rows: Iterable[int]) -> bool:
-    """Return whether the latest answers to any of the concept rows say so, before mastery is looked at."""
-    wrong = wrong_lately(state.concepts["pattern"])
-    return bool(np.isin(state.concepts["row"][wrong], np.fromiter(rows, np.int64)).any())
 
 
 def stuck_rows(state: LearnerState, view: ConceptView, catalog: Catalog) -> tuple[I8, I8]:
@@ -110,21 +111,100 @@ def find_gaps(
 
 def causes_of(rows: I8, view: ConceptView, catalog: Catalog) -> list[list[Cause]]:
     """Return what lies behind gaps at rows (g,), of each the most likely causes first."""
-    counts, kinds, lengths, paths = causes_behind(
+    found = causes_behind(
         rows,
         catalog.prerequisites,
         catalog.order,
         catalog.depth,
         np.ascontiguousarray(view.mastery),
         np.ascontiguousarray(view.mastered),
-        np.ascontiguousarray(view.mastered_at),
+        (~np.isnan(view.mastered_at)).astype(np.uint8),
         np.ascontiguousarray(view.attempts),
     )
+    return _listed(found)
+
+
+class Footing(NamedTuple):
+    """Of a `ConceptView` what gaps are told with, each (concepts,)."""
+
+    mastery: F8
+    attempts: U4
+
+
+def gaps_among(
+    state: LearnerState, candidates: I8, catalog: Catalog, model: LearnerModel, now: float
+) -> tuple[list[Gap], Footing]:
+    """Return the gaps among some rows as `find_gaps` does, without a view of all that can be told of a learner."""
+    rows, wrong, found, footing = _gaps_among(
+        read_only(state.header), read_only(state.concepts), candidates, model.weights, now, catalog.concept_active,
+        catalog.prerequisites, catalog.order, catalog.depth,
+    )  # fmt: skip
+    gaps = zip(rows.tolist(), wrong.tolist(), _listed(found), strict=True)
+    return [Gap(*gap) for gap in gaps], Footing(*footing)
+
+
+@kernel
+def _gaps_among(
+    header: Records,
+    concepts: Records,
+    candidates: I8,
+    w: Weights,
+    now: float,
+    active: U1,
+    needs: Adjacency,
+    order: U4,
+    depth: I4,
+) -> tuple[I8, I8, Found, tuple[F8, U4]]:
+    """Return rows of gaps, weakest first, how many answers were wrong, what lies behind them; and the footing."""
+    n = active.shape[0]
+    head = header[0]
+    mastery, attempts = np.empty(n), np.zeros(n, np.uint32)
+    mastered, once = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+    # As `stand_new`, all rows of which share what the learner brings.
+    spread = float(head.variance[0]) + CONCEPT_VARIANCE[0]
+    narrowed = math.sqrt(1.0 + SHRINK * spread)
+    for row in range(n):
+        level = median_of(w, row) + head.mean[0]
+        mastery[row] = sigmoid(w.mastery[0] + w.mastery[1] * level / narrowed)
+    for at in range(concepts.shape[0]):
+        row = widen(concepts[at].row)
+        if row >= n:
+            break
+        mastery[row] = mastery_of(head, concepts, at, row, now, w)[0]
+        attempts[row] = concepts[at].attempts
+        mastered[row] = concepts[at].mastered
+        once[row] = 1 if concepts[at].mastered_at > 0 else 0
+    rows, wrong = np.empty(candidates.shape[0], np.int64), np.empty(candidates.shape[0], np.int64)
+    count = 0
+    for row in candidates:
+        at = find_row(concepts, row)
+        if at < 0 or row >= n or active[row] != 1 or mastery[row] >= NEARLY_MASTERED:
+            continue
+        times = _WRONG[concepts[at].pattern]
+        if times < LATEST_WRONG:
+            continue
+        place = count
+        while place > 0 and (mastery[row], row) < (mastery[rows[place - 1]], rows[place - 1]):
+            rows[place], wrong[place] = rows[place - 1], wrong[place - 1]
+            place -= 1
+        rows[place], wrong[place] = row, times
+        count += 1
+    rows = rows[:count]
+    found = causes_behind(rows, needs, order, depth, mastery, mastered, once, attempts)
+    return rows, wrong[:count], found, (mastery, attempts)
+
+
+def _listed(found: Found) -> list[list[Cause]]:
+    """The causes of each gap, as `causes_behind` found them."""
+    counts, kinds, lengths, paths = found
     way = paths.tolist()
-    ends = np.cumsum(lengths).tolist()
-    every = [
-        Cause(way[end - length], _KINDS[kind], tuple(way[end - length : end]))
-        for kind, length, end in zip(kinds.tolist(), lengths.tolist(), ends, strict=True)
-    ]
-    stops = np.cumsum(counts).tolist()
-    return [every[stop - count : stop] for count, stop in zip(counts.tolist(), stops, strict=True)]
+    every, start = [], 0
+    for kind, length in zip(kinds.tolist(), lengths.tolist(), strict=True):
+        path = tuple(way[start : start + length])
+        every.append(Cause(path[0], _KINDS[kind], path))
+        start += length
+    listed, start = [], 0
+    for count in counts.tolist():
+        listed.append(every[start : start + count])
+        start += count
+    return listed

@@ -5,7 +5,7 @@ import numpy as np
 from engine.catalog import build_catalog
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.explain import Level, explain
-from engine.gaps import causes_of
+from engine.gaps import gaps_among
 from engine.learner import LearnerModel, LearnerState, absorb, concept_view, grade_answer, replay
 from engine.learner.crowd import Crowd, absorb_crowd
 from engine.neighbours import build_index
@@ -54,8 +54,8 @@ def warm_up() -> None:
     nobody = LearnerState.empty()
     crowd = Crowd(nobody.header, nobody.concepts, np.zeros(2, np.int64), nobody.recent)
     absorb_crowd(crowd, batch, np.array([0, 2]), serving.learner)
-    view = concept_view(done.state, catalog.concept_count, serving.learner, 3.0)
-    causes_of(np.arange(_CONCEPTS), view, catalog)
+    concept_view(done.state, catalog.concept_count, serving.learner, 3.0)
+    gaps_among(done.state, np.arange(_CONCEPTS), catalog, serving.learner, 3.0)
     factors = serving.questions.factors
     lists = InvertedLists.of(factors[:1], np.array([0, 2]), question, factors[:2])
     probe(lists, factors[0], 1, np.empty(1, np.uint32))

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine import habits
 from engine.catalog import Catalog
-from engine.gaps import Gap
+from engine.gaps import Footing, Gap
 from engine.learner import ConceptView, LearnerModel, LearnerState, concept_view
 from engine.types import I8, LearnerProfile
 from genie.v1 import progress_pb2, resources_pb2
@@ -149,7 +149,9 @@ def risk_messages(state: LearnerState, local_day: int, now: float) -> list[progr
     return [progress_pb2.RiskReason.ValueType(risk) for risk in habits.risks(state, local_day, now)]
 
 
-def gap_messages(gaps: Sequence[Gap], view: ConceptView, catalog: Catalog) -> list[progress_pb2.LearningGap]:
+def gap_messages(
+    gaps: Sequence[Gap], view: ConceptView | Footing, catalog: Catalog
+) -> list[progress_pb2.LearningGap]:
     """Where the learner is stuck, with what lies behind it, in the order of `gaps`."""
     names = catalog.concept_ids
     return [

@@ -7,15 +7,15 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from engine.catalog import Catalog
-from engine.gaps import find_gaps, may_be_stuck, wrong_lately
+from engine.gaps import gaps_among, wrong_lately
 from engine.learner import TARGET_RETENTION, LearnerModel, LearnerState
 from engine.learner.memory import SECONDS_A_DAY, days_until
-from engine.types import F8, AnswerBatch
+from engine.types import F8, U4, AnswerBatch
 from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import progress_pb2, resources_pb2
 from server import convert, errors
 from server.answer_facts import DAY_SECONDS
-from server.learner_views import gap_messages, held_time, milestone_messages, streak_message, view_of
+from server.learner_views import gap_messages, held_time, milestone_messages, streak_message
 from server.local_days import local_day
 from server.services.answer_bytes import Texts, Told, result_fields
 from server.services.answer_columns import refusal_result
@@ -119,13 +119,18 @@ class _Stuck:
     @cached_property
     def _gaps(self) -> dict[int, progress_pb2.LearningGap]:
         """Every gap of the learner among the concepts that wrong answers of the call were about, by row."""
-        facts, state, catalog = self._facts, self._state, self._bundle.catalog
-        rows = np.unique(facts.concept[_wrong_pairs(facts)]).tolist()
-        if not may_be_stuck(state, rows):
-            return {}
-        view = view_of(state, catalog, self._bundle.learner_model, self._now)
-        gaps = find_gaps(state, view, catalog, among=rows)
-        return {gap.row: told for gap, told in zip(gaps, gap_messages(gaps, view, catalog), strict=True)}
+        rows = np.unique(self._facts.concept[_wrong_pairs(self._facts)])
+        return _gaps_by_row(self._bundle, self._state, rows, self._now)
+
+
+def _gaps_by_row(
+    bundle: Bundle, state: LearnerState, rows: U4, now: float
+) -> dict[int, progress_pb2.LearningGap]:
+    """The gaps among some rows, weakest first."""
+    gaps, footing = gaps_among(state, rows.astype(np.int64), bundle.catalog, bundle.learner_model, now)
+    return {
+        gap.row: told for gap, told in zip(gaps, gap_messages(gaps, footing, bundle.catalog), strict=True)
+    }
 
 
 def _wrong_pairs(facts: AnswerBatch) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
@@ -221,12 +226,18 @@ def _extras(bundle: Bundle, recorded: RecordedMany, now: float) -> list[bytes]:
     odd = np.flatnonzero(_wrong_pairs(batch) & wrong_lately(crowd.concepts["pattern"][recorded.place]))
     answers = np.searchsorted(batch.offsets, odd, side="right") - 1
     learners = np.searchsorted(recorded.bounds, answers, side="right") - 1
-    for number in np.unique(learners).tolist():
-        start, stop = int(recorded.bounds[number]), int(recorded.bounds[number + 1])
-        stuck = _Stuck(bundle, batch.part(start, stop), crowd.state(number), now)
-        for i in np.unique(answers[learners == number]).tolist():
-            gaps = pb.AnswerResult(learning_gaps=stuck.behind(i - start))
-            extras[i] += gaps.SerializeToString()
+    ends = np.flatnonzero(np.diff(learners, append=-1)) + 1
+    start = 0
+    for end in ends.tolist():
+        rows = batch.concept[odd[start:end]]
+        gaps = _gaps_by_row(bundle, crowd.state(int(learners[start])), np.unique(rows), now)
+        own: dict[int, set[int]] = {}
+        for answer, row in zip(answers[start:end].tolist(), rows.tolist(), strict=True):
+            own.setdefault(answer, set()).add(row)
+        for answer, among in own.items():
+            told = [gap for row, gap in gaps.items() if row in among]
+            extras[answer] += pb.AnswerResult(learning_gaps=told).SerializeToString()
+        start = end
     return extras
 
 

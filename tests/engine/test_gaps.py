@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import Catalog, build_catalog
-from engine.gaps import Cause, CauseKind, Gap, find_gaps
-from engine.learner import ConceptView, LearnerState
-from engine.types import Concept, Prerequisite
+from engine.gaps import Cause, CauseKind, Gap, find_gaps, gaps_among
+from engine.learner import ConceptView, LearnerModel, LearnerState, absorb, concept_view
+from engine.types import AnswerBatch, Concept, Prerequisite, Question
 
 
 @dataclass
@@ -224,3 +224,58 @@ def test_gaps_are_what_a_slow_search_finds(standings: list[Standing]) -> None:
             assert (cause.path[0], cause.path[-1]) == (cause.row, gap.row)
             for below, above in zip(cause.path, cause.path[1:], strict=False):
                 assert below in standings[above].needs
+
+
+def learned(rng: np.random.Generator, concepts: int) -> tuple[LearnerState, Catalog]:
+    """A learner who answers badly, in a graph of chance."""
+    catalog = build_catalog(
+        [
+            Concept(
+                f"c{row}",
+                row,
+                prerequisites=tuple(
+                    Prerequisite(f"c{need}", hard=bool(rng.random() < 0.7))
+                    for need in sorted(set(rng.integers(max(0, row - 6), row, 3).tolist()))
+                )
+                if row
+                else (),
+            )
+            for row in range(concepts)
+        ],
+        [Question(f"q{row}", row, (row,)) for row in range(concepts)],
+        version=1,
+    )
+    asked = rng.integers(0, concepts, 4 * concepts).astype(np.uint32)
+    offsets, rows, weights = catalog.exercised_many(asked)
+    n, m = len(asked), len(rows)
+    batch = AnswerBatch(
+        question=asked,
+        correct=(rng.random(n) < 0.4).astype(np.uint8),
+        answered_at=np.arange(1e9, 1e9 + 3600.0 * n, 3600.0),
+        base_logit=np.zeros(n, np.float32),
+        grade=np.full(n, 3, np.uint8),
+        duration_ms=np.zeros(n, np.uint32),
+        hints=np.zeros(n, np.uint8),
+        local_day=np.zeros(n, np.int32),
+        memory_set=np.zeros(n, np.uint16),
+        offsets=offsets,
+        concept=rows,
+        weight=weights,
+        mastery=np.full(m, np.nan, np.float32),
+        mastery_sd=np.full(m, np.nan, np.float32),
+    )
+    return absorb(LearnerState.empty(), batch, LearnerModel.priors()).state, catalog
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gaps_among_some_rows_are_those_of_the_whole_view(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    state, catalog = learned(rng, 40)
+    model, now = LearnerModel.priors(), 1e9 + 3600.0 * 200
+    view = concept_view(state, catalog.concept_count, model, now)
+    rows = rng.permutation(60)[:40].astype(np.int64)
+    gaps, footing = gaps_among(state, rows, catalog, model, now)
+    assert gaps == find_gaps(state, view, catalog, among=rows.tolist())
+    assert gaps
+    np.testing.assert_array_equal(footing.mastery, view.mastery)
+    np.testing.assert_array_equal(footing.attempts, view.attempts)

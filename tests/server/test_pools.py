@@ -1,10 +1,14 @@
 """Pools kept between calls change no reply, and are found only as long as all that they were made from is the same."""
 
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.learner import LearnerState
 from engine.policy import BUILT_IN, load_policies
@@ -15,7 +19,7 @@ from genie.v1 import catalog_service_pb2, explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
 from server.moments import LENGTHS, Moment
-from server.pools import PoolCache
+from server.pools import FEW, HALVED_AFTER, PoolCache
 from server.services.recommendation import RecommendationService
 from store.memory_store import MemoryStore
 from tests import worlds
@@ -178,18 +182,117 @@ def a_pool(seed: int) -> Pool:
     return pools_of([query], [LearnerState.empty()], served, BUILT_IN["hybrid_v1"], moments=[worlds.NOON])[0]
 
 
-def test_the_pool_that_was_asked_for_longest_ago_makes_room() -> None:
-    pool, made = a_pool(1), (0, 0, 0, 0, 0)
-    cache = PoolCache(3.5 * pool.nbytes / (1 << 20))
-    for name in ("a", "b", "c"):
-        cache.keep(name, made, WHILE, pool)
-    assert cache.find("a", made, NOW) is not None
-    cache.keep("d", made, WHILE, pool)
-    assert [cache.find(name, made, NOW) is not None for name in "abcd"] == [True, False, True, True]
+MADE = (0, 0, 0, 0, 0)
+OTHER = (0, 0, 1, 0, 0)
+
+
+def cache_of(pools: float) -> tuple[PoolCache, Pool]:
+    """A cache with room for so many pools, and a pool."""
+    pool = a_pool(1)
+    return PoolCache(pools * pool.nbytes / (1 << 20)), pool
+
+
+def ask(cache: PoolCache, name: Hashable, pool: Pool) -> bool:
+    """Whether a pool is found; where it is not, it is made and kept."""
+    found = cache.find(name, MADE, NOW) is not None
+    if not found:
+        cache.keep(name, MADE, WHILE, pool)
+    return found
+
+
+def test_of_pools_asked_for_once_those_that_are_there_stay() -> None:
+    cache, pool = cache_of(3.5)
+    for name in "abc":
+        assert not ask(cache, name, pool)
+    assert not ask(cache, "d", pool)
+    assert [cache.find(name, MADE, NOW) is not None for name in "dabc"] == [False, True, True, True]
+    assert (cache.held, cache.nbytes) == (3, 3 * pool.nbytes)
+
+
+def test_a_pool_that_is_asked_for_more_often_takes_the_place_of_the_one_asked_for_longest_ago() -> None:
+    cache, pool = cache_of(3.5)
+    for name in "abca":
+        ask(cache, name, pool)
+    assert not ask(cache, "d", pool)
+    assert not ask(cache, "d", pool), "once was not more often than b"
+    assert ask(cache, "d", pool)
+    assert [cache.find(name, MADE, NOW) is not None for name in "abc"] == [True, False, True]
     assert cache.nbytes == 3 * pool.nbytes
-    cache.keep("d", (0, 0, 1, 0, 0), WHILE, pool)
-    assert cache.nbytes == 3 * pool.nbytes, "in place of the one of its name"
-    assert cache.find("d", made, NOW) is None
+
+
+def test_a_pool_takes_the_place_of_an_older_one_of_its_name() -> None:
+    cache, pool = cache_of(3.5)
+    for made in (MADE, OTHER, MADE):
+        cache.keep("a", made, WHILE, pool)
+        assert (cache.held, cache.nbytes) == (1, pool.nbytes)
+    assert cache.find("a", OTHER, NOW) is None
+    assert cache.find("a", MADE, NOW) is not None
+    cache.keep("a", OTHER, WHILE, pool)
+    assert (cache.held, cache.nbytes) == (1, pool.nbytes)
+    assert cache.find("a", OTHER, NOW) is not None
+
+
+def test_a_new_pool_is_held_for_a_while_whatever_else_is_asked_for() -> None:
+    cache, pool = cache_of(50.0)
+    for _ in range(5):
+        for number in range(45):
+            ask(cache, number, pool)
+    for number in range(100, 150):
+        assert not ask(cache, number, pool)
+        assert all(ask(cache, earlier, pool) for earlier in range(max(100, number - 3), number))
+    assert sum(cache.find(number, MADE, NOW) is not None for number in range(45)) >= 35
+
+
+def test_what_was_asked_for_often_once_makes_room_in_time() -> None:
+    cache, pool = cache_of(10.0)
+    for _ in range(20):
+        for number in range(10):
+            ask(cache, number, pool)
+    for number in range(40 * FEW * HALVED_AFTER // 10):
+        ask(cache, 100 + number % 10, pool)
+    assert sum(cache.find(100 + number, MADE, NOW) is not None for number in range(10)) >= 8
+
+
+def test_more_is_found_than_if_the_one_asked_for_longest_ago_made_room() -> None:
+    rng = np.random.default_rng(1)
+    chances = 1.0 / np.arange(1, 2_001) ** 1.1
+    names = rng.choice(2_000, 20_000, p=chances / chances.sum()).tolist()
+    cache, pool = cache_of(100.0)
+    known: OrderedDict[int, None] = OrderedDict()
+    found = least = 0
+    for name in names:
+        found += ask(cache, name, pool)
+        least += name in known
+        known[name] = None
+        known.move_to_end(name)
+        if len(known) > 100:
+            known.popitem(last=False)
+    assert found > least + 0.04 * len(names)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2), st.booleans()), max_size=200))
+def test_a_cache_never_gives_another_pool_and_never_holds_too_much(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    cache, pool = cache_of(5.5)
+    last: dict[int, tuple[int, Pool]] = {}
+    for name, version, keep in steps:
+        made = (0, 0, version, 0, 0)
+        if keep:
+            last[name] = version, cache.keep(name, made, WHILE, pool)
+        else:
+            found = cache.find(name, made, NOW)
+            assert found is None or (version, found) == last[name]
+        assert cache.nbytes == cache.held * pool.nbytes
+        assert cache.held <= 5
+
+
+def test_names_whose_hashes_are_the_same_are_told_apart() -> None:
+    cache, pool = cache_of(5.5)
+    assert hash(-1) == hash(-2)
+    cache.keep(-1, MADE, WHILE, pool)
+    assert cache.find(-2, MADE, NOW) is None
+    assert cache.find(-1, MADE, NOW) is not None
 
 
 def test_a_cache_without_room_keeps_nothing_and_counts_nothing() -> None:

@@ -5,6 +5,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
@@ -29,6 +30,8 @@ class CallPool(ThreadPoolExecutor):
         self.threads = threads
         self.limit = limit
         self.unfinished = 0
+        self.unread = 0
+        """Calls that will be handed over when their message has been read."""
         self._queue_seconds = queue_seconds
         self._pace = Pace()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -42,10 +45,10 @@ class CallPool(ThreadPoolExecutor):
     @property
     def full(self) -> bool:
         """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
-        if self.unfinished >= self.limit:
+        if self.unfinished + self.unread >= self.limit:
             return True
         # As many as there are threads may always wait: one slow moment must not close the door for good.
-        waiting = self._tasks.qsize()
+        waiting = self._tasks.qsize() + self.unread
         return waiting >= self.threads and waiting * self._pace.seconds > self._queue_seconds
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
@@ -87,6 +90,48 @@ class CallPool(ThreadPoolExecutor):
             with self._count_lock:
                 self.unfinished -= 1
                 self._pace.finished(now, waiting > 0)
+
+
+class InlineQueue:
+    """Calls that wait for the one thread which delivers and serves them; its rule for refusals is a `CallPool`'s."""
+
+    threads = 1
+
+    def __init__(self, *, limit: int, queue_seconds: float = math.inf) -> None:
+        """`limit` is how many unfinished calls are taken; `queue_seconds` how long one may expect to wait."""
+        self.limit = limit
+        self.unfinished = 0
+        self.unread = 0
+        """Calls that will wait here when their message has been read."""
+        self._queue_seconds = queue_seconds
+        self._pace = Pace()
+        self._waiting: deque[tuple[Callable[[bytes], object], bytes]] = deque()
+
+    def __len__(self) -> int:
+        """Return how many calls wait."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
+        waiting = len(self._waiting) + self.unread
+        return (
+            self.unfinished + self.unread >= self.limit or waiting * self._pace.seconds > self._queue_seconds
+        )
+
+    def put(self, serve: Callable[[bytes], object], message: bytes) -> None:
+        """Have a call wait with its message."""
+        self.unfinished += 1
+        self._waiting.append((serve, message))
+
+    def serve_next(self) -> None:
+        """Serve the call that has waited longest."""
+        serve, message = self._waiting.popleft()
+        try:
+            serve(message)
+        finally:
+            self.unfinished -= 1
+            self._pace.finished(time.monotonic(), len(self._waiting) > 0)
 
 
 class Pace:
@@ -208,7 +253,9 @@ class Route(NamedTuple):
     handler: Handler
     refusal: Handler
     """Answers instead of `handler` when `pool` is full; runs on a pool of its own."""
-    pool: CallPool
+    pool: CallPool | InlineQueue
+    direct: "tuple[Callable[[bytes, Any], bytes], Callable[[Any, Any], object]] | None" = None
+    """Of a unary method: what answers it with its reply's bytes, and what refuses it (see server.direct)."""
 
 
 class Dispatcher(grpc.GenericRpcHandler):

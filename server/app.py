@@ -12,8 +12,8 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from server import health, rpc
-from server.admission import CallPool, Dispatcher, Drain, RefusalPool
+from server import direct, health, rpc
+from server.admission import CallPool, Dispatcher, Drain, InlineQueue, RefusalPool, Route
 from server.config import ConfigurationError, Settings
 from server.logs import log
 from server.metrics import CallCounters, Gauge, Meter, calls_of
@@ -66,12 +66,9 @@ class Genie:
             name="unary",
             queue_seconds=settings.max_queue_ms / 1e3,
         )
-        self._brief = CallPool(
-            threads=min(_BRIEF_THREADS, settings.threads),
-            limit=settings.max_concurrent_calls,
-            name="brief",
-            queue_seconds=settings.max_queue_ms / 1e3,
-        )
+        self._server = grpc.server(self._unary, options=_options(settings))
+        core = direct.core_of(self._server)
+        self._brief = _brief_calls(settings, alone=core is None)
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
@@ -92,7 +89,7 @@ class Genie:
         )
         names = [str(descriptor.full_name) for descriptor, _ in self._assembly.services]
         self.health = health.Health(names)
-        self._server = self._wire(names)
+        self._direct = self._wire(names, core)
         self._measure(self._assembly.meter)
         self._probe_stop = threading.Event()
         self._probe_thread = threading.Thread(target=self._probe_store, name="health-probe", daemon=True)
@@ -102,6 +99,8 @@ class Genie:
         port = self._listen()
         self._probe_once()
         self._server.start()
+        if self._direct is not None:
+            self._direct.start()
         self._assembly.meter.start()
         self._probe_thread.start()
         log(_LOG, logging.INFO, "started", address=f"{self._settings.host}:{port}")
@@ -125,12 +124,15 @@ class Genie:
         stopped = self._server.stop(settings.drain_seconds)
         self.health.end_watches()
         stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
+        if self._direct is not None:
+            self._direct.close()
         unfinished = self._settled()
         self._assembly.close()
         if self.runtime.tracing is not None:
             self.runtime.tracing.close()
         for pool in (self._unary, self._brief, self._streams, self._control):
-            pool.shutdown(wait=False)
+            if isinstance(pool, CallPool):
+                pool.shutdown(wait=False)
         self._assembly.meter.close()
         calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
         log(_LOG, logging.INFO, "stopped", calls=round(calls), unfinished=unfinished)
@@ -153,17 +155,25 @@ class Genie:
             in_flight = meter.gauge("genie_calls_in_flight", name)
             meter.sample(_look_at(pools, in_flight, meter.gauge("genie_calls_queued", name)))
 
-    def _wire(self, names: Sequence[str]) -> grpc.Server:
-        server = grpc.server(self._unary, options=_options(self._settings))
-        routes = {}
+    def _wire(self, names: Sequence[str], core: Any | None) -> "direct.DirectCalls | None":
+        """Have the server serve every method; those of one message each directly, where that can be done."""
+        routes: dict[str, Route] = {}
         for descriptor, instance in self._assembly.services:
             routes.update(rpc.bind(descriptor, instance, self.runtime))
         if self._settings.reflection:
             service: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
             listed = [*names, health.SERVICE_NAME, service.full_name]
             routes.update(rpc.bind(service, _Reflection(listed), self.runtime))
-        server.add_generic_rpc_handlers((Dispatcher(routes), self.health.handler(self._control)))
-        return server
+        self._server.add_generic_rpc_handlers((Dispatcher(routes), self.health.handler(self._control)))
+        if core is None:
+            return None
+        refusals = self.runtime.refusal_pool
+        methods = [
+            direct.DirectMethod(path, *route.direct, route.pool, refusals)
+            for path, route in routes.items()
+            if route.direct is not None
+        ]
+        return direct.DirectCalls(core, methods)
 
     def _listen(self) -> int:
         settings = self._settings
@@ -209,7 +219,16 @@ class _Reflection:
         yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
 
 
-def _look_at(pools: Sequence[CallPool], in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
+def _brief_calls(settings: Settings, *, alone: bool) -> CallPool | InlineQueue:
+    """Where calls are served that never wait; `alone`: by grpc-python, which serves none on the thread that polls."""
+    limit, seconds = settings.max_concurrent_calls, settings.max_queue_ms / 1e3
+    if alone:
+        threads = min(_BRIEF_THREADS, settings.threads)
+        return CallPool(threads=threads, limit=limit, name="brief", queue_seconds=seconds)
+    return InlineQueue(limit=limit, queue_seconds=seconds)
+
+
+def _look_at(pools: Sequence[CallPool | InlineQueue], in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
     """What notes how full pools are together."""
 
     def look() -> None:

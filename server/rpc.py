@@ -23,10 +23,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from server import errors
-from server.admission import CallPool, Drain, Handler, RefusalPool, Route, Throttle
+from server.admission import CallPool, Drain, Handler, InlineQueue, RefusalPool, Route, Throttle
 from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
-from server.read_ahead import ReadAhead, one_message
 from server.request_stream import Requests as Requests
 from server.tracing import CallSpan, Tracing
 
@@ -112,7 +111,7 @@ class Runtime:
     unary_pool: CallPool
     stream_pool: CallPool
     refusal_pool: RefusalPool
-    brief_pool: CallPool | None = None
+    brief_pool: CallPool | InlineQueue | None = None
     """For the methods in `brief`: unary ones that compute and never wait; None serves them as all others."""
     brief: frozenset[str] = frozenset()
     """Full names, `/genie.v1.RecommendationService/Recommend`."""
@@ -147,17 +146,17 @@ def _snake(name: str) -> str:
 def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runtime: Runtime) -> Route:
     path = f"/{method.containing_service.full_name}/{method.name}"
     streams = method.client_streaming or method.server_streaming
-    pool = runtime.stream_pool if streams else runtime.unary_pool
-    served = _Served(path, method, behaviour, runtime)
+    pool: CallPool | InlineQueue = runtime.stream_pool if streams else runtime.unary_pool
     if runtime.brief_pool is not None and path in runtime.brief:
         pool = runtime.brief_pool
-        handler: Handler = grpc.stream_unary_rpc_method_handler(_BriefResponse(served, pool))
-    else:
-        kind = _MAKERS[method.client_streaming, method.server_streaming]
-        serve = _StreamResponse(served, pool) if method.server_streaming else _OneResponse(served, pool)
-        handler = kind(serve)
-    refuse: Handler = grpc.stream_stream_rpc_method_handler(_Refusal(served, pool))
-    return Route(handler, refuse, pool)
+    served = _Served(path, method, behaviour, runtime)
+    kind = _MAKERS[method.client_streaming, method.server_streaming]
+    threads = pool if isinstance(pool, CallPool) else runtime.unary_pool
+    serve = _StreamResponse(served, threads) if method.server_streaming else _OneResponse(served, threads)
+    refusal = _Refusal(served, pool)
+    refuse: Handler = grpc.stream_stream_rpc_method_handler(refusal)
+    direct = None if streams or isinstance(serve, _StreamResponse) else (serve, refusal)
+    return Route(kind(serve), refuse, pool, direct)
 
 
 _MAKERS: dict[tuple[bool, bool], Callable[[Any], Handler]] = {
@@ -292,23 +291,6 @@ class _OneResponse:
         _abort(context, call, told)
 
 
-class _BriefResponse(_OneResponse):
-    """Serves a unary method whose message is read ahead: to gRPC a stream of one message, to the caller the same."""
-
-    def __init__(self, served: _Served, pool: CallPool) -> None:
-        super().__init__(served, pool)
-        self.experimental_thread_pool = ReadAhead(pool)
-
-    def __call__(self, raw: Any, context: grpc.ServicerContext) -> bytes:
-        try:
-            message = one_message(raw)
-        except StopIteration:
-            context.abort(
-                grpc.StatusCode.UNIMPLEMENTED, f"{self._served.path} requires exactly one request message."
-            )
-        return super().__call__(message, context)
-
-
 class _StreamResponse:
     """Serves the methods that answer with a stream of messages."""
 
@@ -346,7 +328,7 @@ class _Refusal:
     It runs on the thread that delivers all calls, so it does little: the reply is encoded once.
     """
 
-    def __init__(self, served: _Served, pool: CallPool) -> None:
+    def __init__(self, served: _Served, pool: CallPool | InlineQueue) -> None:
         runtime = served.runtime
         self._served = served
         self._error = errors.TooManyStreams if pool is runtime.stream_pool else errors.ServerOverloaded

@@ -18,9 +18,10 @@ from genie.v1 import catalog_service_pb2 as catalog_pb
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import recommendation_service_pb2 as pb
-from server import errors
+from server import direct, errors
 from server.convert import timestamp
 from server.services import recommendation, slates
+from server.services.slates import SlateMaker
 from tests.server.core import LEARNER, Core, core, fields_of, info_of
 from tests.server.serving import failure, reason
 from tests.server.slate_calls import active, batch, change_maker, event, explain, feedback, ids, service_of
@@ -287,22 +288,22 @@ def test_a_batch_stops_at_the_callers_deadline_and_before_its_reply_is_too_large
     assert [info_of(result.error).reason for result in given] == ["DEADLINE_EXCEEDED"] * 2
 
 
-def test_calls_with_the_same_request_at_once_get_one_slate(
-    world: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    maker = service_of(world)._maker
+def test_calls_with_the_same_request_at_once_get_one_slate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As two workers would serve them; one worker serves them one after the other unless gRPC gives each a thread.
+    monkeypatch.setattr(direct, "cygrpc", object())
     together = threading.Barrier(2, timeout=PATIENCE_SECONDS)
-    look = type(maker)._look
+    look = SlateMaker._look
 
     def meet(self: Any, *args: Any) -> Any:
         together.wait()
         return look(self, *args)
 
-    monkeypatch.setattr(type(maker), "_look", meet)
-    with ThreadPoolExecutor(2) as pool:
+    monkeypatch.setattr(SlateMaker, "_look", meet)
+    with core(log_level="error") as world, ThreadPoolExecutor(2) as pool:
+        world.chain("count")
         first, second = pool.map(lambda _: world.recommend(request_id="r", policy="random_v1"), range(2))
-    assert first == second
-    assert len(active(world).recommendations) == 1
+        assert first == second
+        assert len(active(world).recommendations) == 1
 
 
 def test_a_slate_that_cannot_be_kept_is_still_given() -> None:

@@ -1,0 +1,317 @@
+"""Unary calls taken from gRPC's core at first hand, without what grpc-python does around each call. Knows no service.
+
+grpc-python makes a dozen objects a call, polls four events for it, and hands it over between two threads. Here a call
+takes three events and no lock, and what never waits is served by the very thread that polls: a third of the CPU time of
+an empty call. Connections, TLS, limits and streams stay grpc-python's: both look after the same server of the core.
+
+This leans on parts of grpcio that are its own (`grpc._cython`). Where they are not as known, `core_of` gives
+nothing and the calls are served by grpc-python as all others are.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, NoReturn
+
+import grpc
+from grpc import _server
+
+from server.admission import CallPool, InlineQueue, RefusalPool
+
+_LOG = logging.getLogger("genie.direct")
+cygrpc: Final[Any] = getattr(_server, "cygrpc", None)
+"""What grpc-python is built on."""
+_NEEDED: Final = (
+    ("Server", "register_completion_queue", "register_method", "request_registered_call"),
+    ("CompletionQueue", "poll", "shutdown"),
+    ("Call", "start_server_batch"),
+    ("CompletionType", "queue_timeout", "queue_shutdown"),
+    ("SendInitialMetadataOperation",),
+    ("SendMessageOperation",),
+    ("SendStatusFromServerOperation",),
+    ("ReceiveMessageOperation",),
+    ("ReceiveCloseOnServerOperation",),
+)
+_AWAITED = 4
+"""Calls of a method that the core may deliver before the first of them has been looked at."""
+_MOST_EVENTS = 64
+"""Looked at between two rounds of serving: calls that arrive are counted, or refused, before they have waited."""
+_MOST_SERVED = 8
+"""Calls served in a round: to look for events that are not there costs as much as a tenth of a call."""
+_MOST_READ = 64
+"""Calls of a pool whose message is in memory or on its way; others leave theirs with the sender until their turn."""
+_SEND_SECONDS = 10.0
+"""So long a caller may take to send a message for which others wait."""
+_CLOSE_SECONDS = 5.0
+
+
+class Aborted(Exception):
+    """A handler has ended its call with an error; its context holds it."""
+
+
+class DirectMethod(NamedTuple):
+    """How calls of a unary method are served."""
+
+    path: str
+    """Full name, `/package.Service/Method`."""
+    respond: Callable[[bytes, Any], bytes]
+    """The reply to a message, given a `DirectContext`; raises Aborted when it has aborted the call."""
+    refuse: Callable[[Any, Any], object]
+    """Aborts a call that there is no room for, given nothing and a `DirectContext`."""
+    pool: CallPool | InlineQueue
+    """Where calls are served: on threads, or by the one that polls."""
+    refusals: RefusalPool
+
+
+class DirectContext:
+    """As much of `grpc.ServicerContext` as the wrapper around our methods uses, for one call."""
+
+    __slots__ = (
+        "_call",
+        "_cancelled",
+        "_deadline",
+        "_intake",
+        "_metadata",
+        "_method",
+        "_trailing",
+        "_watched",
+        "error",
+    )
+
+    def __init__(self, event: Any, method: DirectMethod, intake: "_Intake") -> None:
+        """Take a call that has arrived."""
+        self._intake = intake
+        self._call = event.call
+        self._metadata = event.invocation_metadata
+        self._deadline: float = event.call_details.deadline
+        self._method = method
+        self._trailing: tuple[tuple[str, str | bytes], ...] | None = None
+        self._cancelled = False
+        self._watched = False
+        self.error: tuple[int, bytes] | None = None
+
+    def invocation_metadata(self) -> Any:
+        """The caller's headers, pairs of a key and a value."""
+        return self._metadata
+
+    def time_remaining(self) -> float:
+        """Seconds until the caller's deadline, not below 0; centuries without one."""
+        return max(self._deadline - time.time(), 0.0)
+
+    def is_active(self) -> bool:
+        """Whether the caller has not cancelled; what the polling thread serves is not told."""
+        return not self._cancelled
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Send this after the reply."""
+        self._trailing = metadata
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """End the call with an error. Raises Aborted."""
+        self.error = code.value[0], details.encode()
+        raise Aborted
+
+    def read(self) -> None:
+        """Ask for the call's message."""
+        # What is received is held by the operation: each call has its own.
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+
+    def give_up(self) -> None:
+        """End a call whose message does not come."""
+        self._call.cancel()
+
+    def _received(self, event: Any) -> None:
+        message = event.batch_operations[0].message()
+        if message is None:
+            # The caller has ended the call, or its message was too large, as the core has told it.
+            details = f"{self._method.path} requires exactly one request message."
+            self.error = grpc.StatusCode.UNIMPLEMENTED.value[0], details.encode()
+            self._send(None)
+            return
+        pool = self._intake.pool
+        self._intake.received(self)
+        if isinstance(pool, InlineQueue):
+            pool.put(self.serve, message)
+            return
+        # Only calls that may take their time need to know whether their caller has gone meanwhile.
+        self._watched = True
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        pool.submit(self.serve, message)
+
+    def serve(self, message: bytes) -> None:
+        """Answer the call."""
+        reply = None
+        try:
+            reply = self._method.respond(message, self)
+        except Aborted:
+            pass
+        except Exception:
+            _LOG.exception("a call ended in an error outside its handler")
+            self.error = grpc.StatusCode.UNKNOWN.value[0], b"the call could not be served"
+        self._send(reply)
+
+    def refuse(self) -> None:
+        """Answer the call that there is no room for it."""
+        with suppress(Aborted):
+            self._method.refuse(None, self)
+        self._send(None)
+
+    def _sent(self, _: Any) -> None:
+        # The core has sent the reply, or failed to.
+        self._intake.ended(self)
+
+    def _closed(self, event: Any) -> None:
+        self._cancelled = event.batch_operations[0].cancelled()
+
+    def _send(self, reply: bytes | None) -> None:
+        code, details = self.error or _OK
+        operations = [
+            cygrpc.SendInitialMetadataOperation(None, 0),
+            cygrpc.SendStatusFromServerOperation(self._trailing, code, details, 0),
+        ]
+        if reply is not None and self.error is None:
+            operations.append(cygrpc.SendMessageOperation(reply, 0))
+        if not self._watched:
+            operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
+        self._call.start_server_batch(operations, self._sent)
+
+
+_OK: Final = (grpc.StatusCode.OK.value[0], b"")
+
+
+class _Intake:
+    """The calls of one pool, by how far they have come: of those whose message may be in memory, there are not many."""
+
+    def __init__(self, pool: CallPool | InlineQueue) -> None:
+        self.pool = pool
+        self.open = 0
+        """Calls that have arrived and whose reply is not sent."""
+        self._reading: dict[DirectContext, float] = {}
+        self._held: set[DirectContext] = set()
+        self._unread: deque[DirectContext] = deque()
+
+    def take(self, context: DirectContext) -> None:
+        """Read the call's message, now or when there is room for it."""
+        self._unread.append(context)
+        self._read_on()
+
+    def received(self, context: DirectContext) -> None:
+        """Note that the call's message has come."""
+        del self._reading[context]
+        self._held.add(context)
+
+    def ended(self, context: DirectContext) -> None:
+        """Note that the call has its reply."""
+        self.open -= 1
+        self._held.discard(context)
+        self._reading.pop(context, None)
+        if self._unread:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        while self._unread and len(self._reading) + len(self._held) < _MOST_READ:
+            context = self._unread.popleft()
+            self._reading[context] = time.monotonic()
+            context.read()
+        self.pool.unread = len(self._unread)
+        if self._unread and self._reading:
+            oldest, since = next(iter(self._reading.items()))
+            if time.monotonic() - since > _SEND_SECONDS:
+                oldest.give_up()
+
+
+class DirectCalls:
+    """Serves methods of a grpc-python server, made but not started yet, from an event queue of its own."""
+
+    def __init__(self, core: Any, methods: Sequence[DirectMethod]) -> None:
+        """`core` is the server as the core knows it."""
+        self._core = core
+        self._methods = tuple(methods)
+        self._queue = cygrpc.CompletionQueue()
+        self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
+        self._intakes = {id(method.pool): _Intake(method.pool) for method in methods}
+        pools = [intake.pool for intake in self._intakes.values()]
+        self._inline = tuple(pool for pool in pools if isinstance(pool, InlineQueue))
+        core.register_completion_queue(self._queue)
+        for method in methods:
+            core.register_method(method.path)
+
+    def start(self) -> None:
+        """Take calls, the server being started."""
+        for method in self._methods:
+            for _ in range(_AWAITED):
+                self._await(method)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, the server being stopped; a call still being served keeps the queue open for its reply."""
+        if not self.open:
+            self._queue.shutdown()
+            self._thread.join(_CLOSE_SECONDS)
+
+    def _await(self, method: DirectMethod) -> None:
+        def arrived(event: Any) -> None:
+            if not event.success:
+                # The server stops.
+                return
+            self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
+            intake.open += 1
+            context = DirectContext(event, method, intake)
+            if method.pool.full:
+                method.refusals.submit(context.refuse)
+            else:
+                intake.take(context)
+
+        intake = self._intakes[id(method.pool)]
+        self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
+
+    def _serve(self) -> None:
+        while self._look(None):
+            while any(self._inline):
+                self._serve_some()
+
+    def _serve_some(self) -> None:
+        """Look for what has arrived meanwhile, then serve the calls that wait for this thread."""
+        looked = 0
+        # A call that nobody else waits behind need not wait for a look.
+        while self.open > 1 and looked < _MOST_EVENTS and self._look(0.0):
+            looked += 1
+        for queue in self._inline:
+            for _ in range(min(len(queue), _MOST_SERVED)):
+                queue.serve_next()
+
+    @property
+    def open(self) -> int:
+        """Calls that have arrived and whose reply is not sent."""
+        return sum(intake.open for intake in self._intakes.values())
+
+    def _look(self, deadline: float | None) -> bool:
+        """Deal with the next event; False when there is none until the deadline, or never again."""
+        event = self._queue.poll(deadline)
+        if event.completion_type in _NO_EVENT:
+            return False
+        try:
+            event.tag(event)
+        except Exception:
+            _LOG.exception("an event of a call could not be dealt with")
+        return True
+
+
+def core_of(server: grpc.Server) -> Any | None:
+    """A server as gRPC's core knows it; None, told in the log, where grpcio is not as known."""
+    core = getattr(getattr(server, "_state", None), "server", None)
+    parts = ((getattr(cygrpc, kind, None), name) for kind, *names in _NEEDED for name in (*names, "__init__"))
+    if core is not None and all(hasattr(part, name) for part, name in parts):
+        return core
+    _LOG.warning("this grpcio is not as known: calls are served by grpc-python alone, which takes longer")
+    return None
+
+
+_NO_EVENT: Final = (
+    frozenset({cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown})
+    if cygrpc is not None
+    else frozenset()
+)

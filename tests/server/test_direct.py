@@ -1,0 +1,208 @@
+"""Calls that are taken from gRPC's core directly end as all others do, whatever the caller sends or fails to send."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from server import direct
+from server.admission import InlineQueue
+from tests.server.serving import Running, failure, reason, serving
+from tests.waiting import PATIENCE_SECONDS, eventually
+
+SAY = "/genie.tests.Echo/Say"
+
+
+@pytest.fixture(params=["by the thread that polls", "on threads", "an unknown grpcio"])
+def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    brief = frozenset({SAY}) if request.param == "by the thread that polls" else frozenset[str]()
+    if request.param == "an unknown grpcio":
+        monkeypatch.setattr(direct, "cygrpc", object())
+    with serving(brief=brief, threads=2, max_message_bytes=1 << 20) as found:
+        assert (found.genie._direct is None) == (request.param == "an unknown grpcio")
+        yield found
+
+
+def say(text: str) -> StringValue:
+    return StringValue(value=text)
+
+
+def held(running: Running, directory: Path, count: int = 1) -> list[Any]:
+    """Calls that wait in their handler until `go` is there."""
+    calls = [running.client.say.future(say(f"hold {directory}")) for _ in range(count)]
+    eventually(lambda: len(list(directory.iterdir())) == count)
+    return calls
+
+
+def test_replies_and_errors_are_the_same(running: Running) -> None:
+    client = running.client
+    assert client.say(say("hello")).value == "hello"
+    assert client.say(say("")).value == ""
+    assert client.say(say("x" * 1_000_000)).value == "x" * 1_000_000
+    assert reason(failure(lambda: client.say(say("missing u-1")))) == "LEARNER_NOT_FOUND"
+    assert reason(failure(lambda: client.raw_say(b"\xff\xff"))) == "MALFORMED_REQUEST"
+    broken = failure(lambda: client.say(say("broken")))
+    assert (broken.code(), reason(broken)) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    too_long = failure(lambda: client.say(say("x" * 2_000_000)))
+    assert too_long.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert client.say(say("again")).value == "again"
+
+
+def test_headers_come_and_go(running: Running) -> None:
+    _, call = running.client.say.with_call(say("x"), metadata=[("x-correlation-id", "c-7")], timeout=60.0)
+    assert ("x-correlation-id", "c-7") in call.trailing_metadata()
+    error = failure(lambda: running.client.say(say("missing u-1"), metadata=[("x-correlation-id", "c-8")]))
+    assert ("x-correlation-id", "c-8") in error.trailing_metadata()
+    assert 0.0 < running.echo.calls[0].remaining() < 61.0
+    assert running.echo.calls[1].remaining() > 1e6, "no deadline"
+
+
+def test_many_calls_at_once_each_get_their_own_reply(running: Running) -> None:
+    futures = [running.client.say.future(say(f"{number} {'x' * (number % 50)}")) for number in range(100)]
+    replies = [call.result().value for call in futures]
+    assert replies == [f"{number} {'x' * (number % 50)}" for number in range(100)]
+    unary = running.genie.runtime.unary_pool
+    eventually(lambda: unary.unfinished == running.genie._brief.unfinished == 0)
+
+
+def test_a_caller_who_sends_no_message_is_told_so(running: Running) -> None:
+    no_message: Any = running.channel.stream_unary(SAY, StringValue.SerializeToString)
+    error = failure(lambda: no_message(iter([]), timeout=PATIENCE_SECONDS))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "requires exactly one request message" in error.details()
+    assert running.client.say(say("again")).value == "again"
+
+
+def test_a_caller_who_takes_long_to_send_holds_nobody_up(running: Running) -> None:
+    go = threading.Event()
+
+    def slowly() -> Iterator[StringValue]:
+        go.wait(PATIENCE_SECONDS)
+        yield say("at last")
+
+    slow: Any = running.channel.stream_unary(SAY, StringValue.SerializeToString, StringValue.FromString)
+    # gRPC alone gives such a call a thread, of which there are two.
+    calls = [slow.future(slowly()) for _ in range(8 if running.genie._direct is not None else 1)]
+    assert running.client.say(say("meanwhile"), timeout=PATIENCE_SECONDS).value == "meanwhile"
+    go.set()
+    assert {call.result().value for call in calls} == {"at last"}
+
+
+def test_only_some_messages_are_read_before_their_turn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(direct, "_MOST_READ", 3)
+    with serving(threads=1, max_concurrent_calls=10) as running:
+        pool = running.genie.runtime.unary_pool
+        (first,) = held(running, tmp_path)
+        others = [running.client.say.future(say(f"wait {number}")) for number in range(9)]
+        eventually(lambda: (pool.unfinished, pool.unread) == (3, 7))
+        assert reason(failure(lambda: running.client.say(say("x")))) == "SERVER_OVERLOADED"
+        others[7].cancel()
+        (tmp_path / "go").touch()
+        assert first.result().value == f"hold {tmp_path}"
+        kept = [call.result().value for call in others if not call.cancelled()]
+        assert kept == [f"wait {number}" for number in range(9) if number != 7]
+        eventually(lambda: (pool.unfinished, pool.unread) == (0, 0))
+
+
+def test_a_caller_who_never_sends_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_MOST_READ", 2)
+    monkeypatch.setattr(direct, "_SEND_SECONDS", 0.0)
+    never = threading.Event()
+    with serving() as running:
+
+        def silent() -> Iterator[StringValue]:
+            never.wait(PATIENCE_SECONDS)
+            yield say("too late")
+
+        slow: Any = running.channel.stream_unary(SAY, StringValue.SerializeToString)
+        calls = [slow.future(silent()) for _ in range(2)]
+        assert running.client.say(say("x"), timeout=PATIENCE_SECONDS).value == "x"
+        eventually(lambda: any(call.done() for call in calls))
+        never.set()
+
+
+def test_calls_that_are_cancelled_leave_nothing_behind(running: Running, tmp_path: Path) -> None:
+    pools = running.genie.runtime.unary_pool, running.genie._brief
+    at_once = 1 if isinstance(pools[1], InlineQueue) and running.genie._assembly.brief else 2
+    first = held(running, tmp_path, at_once)
+    waiting = [running.client.say.future(say(f"wait {number}")) for number in range(5)]
+    for call in waiting[:3]:
+        call.cancel()
+    (tmp_path / "go").touch()
+    assert [call.result().value for call in first] == [f"hold {tmp_path}"] * at_once
+    assert [call.result().value for call in waiting[3:]] == ["wait 3", "wait 4"]
+    eventually(lambda: sum(pool.unfinished for pool in pools) == 0)
+
+
+def test_a_call_on_a_thread_learns_that_its_caller_has_gone(tmp_path: Path) -> None:
+    with serving(threads=1) as running:
+        (call,) = held(running, tmp_path)
+        assert running.echo.calls[0].is_active()
+        call.cancel()
+        eventually(lambda: not running.echo.calls[0].is_active())
+        (tmp_path / "go").touch()
+
+
+@pytest.mark.parametrize("brief", [frozenset({SAY}), frozenset[str]()])
+def test_a_drain_finishes_calls_and_cuts_off_those_that_take_too_long(
+    brief: frozenset[str], tmp_path: Path
+) -> None:
+    with serving(brief=brief, threads=1, drain_seconds=PATIENCE_SECONDS) as running:
+        (call,) = held(running, tmp_path)
+        threading.Timer(0.1, (tmp_path / "go").touch).start()
+        assert running.genie.drain(notice=False)
+        assert call.result().value == f"hold {tmp_path}"
+    (tmp_path / "again").mkdir()
+    with serving(brief=brief, threads=1, drain_seconds=0.05) as running:
+        (call,) = held(running, tmp_path / "again")
+        assert not running.genie.drain(notice=False)
+        assert failure(call.result).code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        # Its handler ends after everything else has: its reply goes nowhere, and nothing breaks.
+        (tmp_path / "again" / "go").touch()
+        eventually(lambda: running.genie._brief.unfinished + running.genie._unary.unfinished == 0)
+
+
+def test_the_grpcio_that_is_installed_is_known() -> None:
+    assert direct.core_of(grpc.server(ThreadPoolExecutor(1))) is not None
+
+
+def test_calls_that_wait_for_the_polling_thread_are_bounded_by_their_wait() -> None:
+    served: list[bytes] = []
+
+    def slow(message: bytes) -> None:
+        served.append(message)
+        time.sleep(0.01)
+
+    queue = InlineQueue(limit=10, queue_seconds=0.025)
+    for number in range(9):
+        queue.put(slow, bytes([number]))
+    assert (len(queue), queue.unfinished, queue.full) == (9, 9, False), (
+        "how long a call takes is not known yet"
+    )
+    queue.serve_next()
+    queue.serve_next()
+    assert queue.full, "seven wait, of 10 ms each"
+    for _ in range(6):
+        queue.serve_next()
+    assert (len(queue), queue.full) == (1, False)
+    queue.serve_next()
+    assert served == [bytes([number]) for number in range(9)]
+    for _ in range(10):
+        queue.put(slow, b"")
+    assert queue.full, "as many as are taken at all"
+
+
+def test_a_call_that_fails_for_the_polling_thread_is_counted_as_finished() -> None:
+    queue = InlineQueue(limit=1)
+    queue.put(lambda message: [][0], b"")
+    with pytest.raises(IndexError):
+        queue.serve_next()
+    assert queue.unfinished == 0

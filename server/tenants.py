@@ -9,7 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from engine.catalog import Catalog, build_catalog
+from engine.content import WIDTH
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.serving import Models, Serving, prepare
 from server.answer_facts import FactSource
@@ -73,6 +76,8 @@ class _Entry:
     model_version: str | None
     looked_at: float
     """When the model's pointer was last read, on the monotonic clock."""
+    trained: bool
+    """Whether the model has a content space of its own, and the catalogue has none."""
 
 
 class Tenants:
@@ -208,10 +213,15 @@ class Tenants:
             records = catalogs.load_catalog(reader)
         version = self._model_name(tenant, None if old is None else old.model_version)
         models, failed = self._models(tenant, version, old)
-        if old is not None and old.catalog_version == records.version:
+        # Of the catalogue's own content space and a trained one, one is served; the other is not worked out.
+        trained = models.content is not None
+        if old is not None and old.catalog_version == records.version and old.trained == trained:
             catalog = old.bundle.catalog
         else:
-            catalog = build_catalog(records.concepts, records.questions, version=records.version)
+            nowhere = np.zeros((len(records.question_ids), WIDTH), np.float32) if trained else None
+            catalog = build_catalog(
+                records.concepts, records.questions, version=records.version, embeddings=nowhere
+            )
         serving = prepare(catalog, models)
         bundle = Bundle(serving, FactSource.of(catalog, models.learner), failed)
         log(
@@ -224,7 +234,7 @@ class Tenants:
             questions=len(records.questions),
             duration_ms=round((time.monotonic() - started) * 1e3, 1),
         )
-        return _Entry(bundle, records.version, version, started)
+        return _Entry(bundle, records.version, version, started, trained)
 
     def _models(self, tenant: str, version: str | None, old: _Entry | None) -> tuple[Models, bool]:
         if old is not None and old.model_version == version:

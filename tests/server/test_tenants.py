@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from engine.catalog import build_catalog
+from engine.content import WIDTH, embed_questions
 from engine.learner import LearnerState
 from engine.likes import likes_of
 from engine.serving import Models
-from engine.types import Concept, Question
+from engine.types import F4, Concept, Question
 from server import tenants as module
 from server.tenants import Tenants
 from store import catalogs
@@ -29,6 +30,7 @@ class Shelf:
         self.broken: set[str] = set()
         self.pointer_broken = False
         self.loads: list[str] = []
+        self.spaces: dict[str, F4] = {}
 
     def name(self, tenant: str) -> str | None:
         if self.pointer_broken:
@@ -39,7 +41,7 @@ class Shelf:
         self.loads.append(version)
         if version in self.broken:
             raise ValueError("not a model")
-        return replace(Models.priors(), version=version)
+        return replace(Models.priors(), version=version, content=self.spaces.get(version))
 
 
 @pytest.fixture
@@ -139,6 +141,28 @@ def test_a_new_model_is_taken_up_without_building_the_catalogue_again(
     assert shelf.loads == ["v1"]
     shelf.current = None
     assert tenants.bundle("default").model_version == "priors"
+
+
+def test_of_two_content_spaces_the_one_that_is_served_is_there(
+    store: Store, tenants: Tenants, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "q-1", "q-2")
+    own = tenants.bundle("default").serving.questions.content
+    assert (
+        own == embed_questions([Concept("count", 0)], [Question(f"q-{n}", n - 1, (0,)) for n in (1, 2)], 2)
+    ).all()
+    trained = np.eye(2, WIDTH, dtype=np.float32)
+    shelf.spaces["spacious"] = trained
+    for version, served in (("spacious", trained), ("plain", own), ("spacious", trained)):
+        shelf.current = version
+        bundle = tenants.bundle("default")
+        assert bundle.model_version == version
+        assert (bundle.serving.questions.content == served).all()
+        assert bundle.catalog.content.any() == (version == "plain"), "worked out only when it is served"
+    fill(store, "q-3")
+    content = tenants.bundle("default").serving.questions.content
+    assert content.shape == (3, WIDTH)
+    assert not content[2].any(), "newer than the training"
 
 
 def test_a_model_that_cannot_be_used_leaves_the_one_before(

@@ -8,7 +8,6 @@ grpc-python's plain server with one method that returns an empty message, the fl
 """
 
 import argparse
-import gc
 import itertools
 import json
 import os
@@ -162,6 +161,7 @@ def _worker(options: argparse.Namespace) -> None:
     from server.app import Assembly, Genie
     from server.assembly import assemble
     from server.config import Settings
+    from server.footprint import settle
     from server.logs import configure
 
     drawn: list[_Drawn] = []
@@ -182,8 +182,7 @@ def _worker(options: argparse.Namespace) -> None:
     configure(level=settings.log_level, style="json", worker=1)
     genie = Genie(settings, assembly)
     port = genie.start()
-    gc.collect()
-    gc.freeze()
+    settle()
 
     def answer(command: dict[str, Any]) -> dict[str, object]:
         if command["command"] == "draw":

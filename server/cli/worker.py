@@ -1,6 +1,5 @@
 """`genie worker`: one serving process, started by `genie serve`. Not for people."""
 
-import gc
 import importlib
 import logging
 import os
@@ -17,6 +16,7 @@ import click
 from server.app import Assemble, Genie
 from server.cli.settings import configuration, settings_options
 from server.config import ConfigurationError, Settings
+from server.footprint import settle
 from server.logs import configure, log
 from server.workers import EXIT_CONFIGURATION, SERVING
 from store.api import StoreError
@@ -76,9 +76,7 @@ def _serve(settings: Settings, build: Assemble, control: socket.socket) -> bool:
     genie = Genie(settings, build)
     if not stop.is_set():
         genie.start()
-        # What was made until now stays for good: the collector need not walk over it again in the middle of a call.
-        gc.collect()
-        gc.freeze()
+        settle()
         control.sendall(SERVING)
         watch = threading.Thread(target=_watch_supervisor, args=(control, stop), daemon=True)
         watch.start()

@@ -93,7 +93,7 @@ class Settings:
         100.0, "Time after which a recommendation answers with the best it has", least=1.0, most=60_000.0
     )
     pool_cache_megabytes: float = _setting(
-        48.0,
+        96.0,
         "Memory for learners' scored candidates, kept between calls; 0 keeps none",
         least=0.0,
         most=65_536.0,

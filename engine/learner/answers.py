@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.days import MILESTONES
 from engine.learner.memory import TARGET_RETENTION
 from engine.learner.model import LearnerModel
 from engine.learner.score import (
     QuestionConcepts,
+    Scratch,
     Weights,
     global_score,
     make_scratch,
@@ -24,7 +25,7 @@ from engine.learner.score import (
 from engine.learner.state import LearnerState, Records
 from engine.learner.update import (
     apply_answer,
-    find_row,
+    find_places,
     grow,
     settle_mastery,
     sigmoid,
@@ -32,7 +33,7 @@ from engine.learner.update import (
     widen,
 )
 from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, mastery_of, view_concepts
-from engine.types import F4, F8, U1, U2, U4, AnswerBatch
+from engine.types import F4, F8, I8, U1, U2, U4, AnswerBatch
 
 I1 = np.ndarray[tuple[int], np.dtype[np.int8]]
 
@@ -95,27 +96,31 @@ class Effects(NamedTuple):
     milestone: U2
 
 
-@kernel
-def _absorb(
+@lean_kernel
+def absorb_answers(
     header: Records,
     concepts: Records,
     recent: Records,
     batch: AnswerBatch,
+    first: int,
+    last: int,
     memory_sets: F8,
     w: Weights,
     speak: bool,
     mastery: F4,
     mastery_sd: F4,
     effects: Effects,
+    room: Scratch,
+    ready: F8,
+    places: I8,
 ) -> None:
-    """Apply every answer of `batch` in place; with `speak`, also work out predictions and masteries on the way.
+    """Apply answers first..last−1 of `batch` in place; with `speak`, also work out predictions and masteries.
 
     Without `speak`, `mastery` and `mastery_sd` (m,) are read instead of written, so that a replay needs no model.
+    `ready` is room for a number a concept; `places` (m,) is `find_places`'s.
     """
     head = header[0]
-    room = make_scratch()
-    ready = np.empty(concepts.shape[0])
-    for i in range(batch.question.shape[0]):
+    for i in range(first, last):
         now = batch.answered_at[i]
         start = batch.offsets[i]
         stop = batch.offsets[i + 1]
@@ -134,15 +139,14 @@ def _absorb(
             effects.predicted[i] = sigmoid(z)
             for pair in range(start, stop):
                 row = widen(batch.concept[pair])
-                at = find_row(concepts, row)
-                before, _ = mastery_of(head, concepts, at, row, now, w)
+                before, _ = mastery_of(head, concepts, places[pair], row, now, w)
                 effects.mastery_before[pair] = before
         streak = head.day_streak
         days = head.days_practised
-        apply_answer(head, concepts, recent, batch, i, memory_sets)
+        apply_answer(head, concepts, recent, batch, i, memory_sets, places[start:stop])
         for pair in range(start, stop):
             row = widen(batch.concept[pair])
-            at = find_row(concepts, row)
+            at = places[pair]
             if speak:
                 after, sd = mastery_of(head, concepts, at, row, now, w)
                 mastery[pair] = after
@@ -156,6 +160,28 @@ def _absorb(
             for reached in MILESTONES:
                 if head.day_streak == reached:
                     effects.milestone[i] = reached
+
+
+@kernel
+def _absorb(
+    header: Records,
+    concepts: Records,
+    recent: Records,
+    batch: AnswerBatch,
+    memory_sets: F8,
+    w: Weights,
+    speak: bool,
+    mastery: F4,
+    mastery_sd: F4,
+    effects: Effects,
+) -> None:
+    """Make room for `absorb_answers` and call it."""
+    places = np.empty(batch.concept.shape[0], np.int64)
+    find_places(concepts, batch.concept, places)
+    absorb_answers(
+        header, concepts, recent, batch, 0, batch.question.shape[0], memory_sets, w, speak, mastery, mastery_sd,
+        effects, make_scratch(), np.empty(concepts.shape[0]), places,
+    )  # fmt: skip
 
 
 def _facts(batch: AnswerBatch) -> AnswerBatch:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.jit import kernel
-from engine.learner.answers import I1, AnswersOutOfOrder, Effects, _absorb, _facts
+from engine.learner.answers import I1, AnswersOutOfOrder, Effects, _facts, absorb_answers
 from engine.learner.model import LearnerModel
-from engine.learner.score import Weights
+from engine.learner.score import Weights, make_scratch
 from engine.learner.state import RING, LearnerState, Records
-from engine.learner.update import find_row, grow, widen
+from engine.learner.update import find_places, grow_into
 from engine.types import F4, F8, I8, U2, AnswerBatch
 
 
@@ -69,53 +69,38 @@ def _absorb_crowd(
     grown_starts: I8,
     place: I8,
 ) -> None:
-    """Take in answers bounds[i]..bounds[i+1] for learner i; `grown` has room for a new concept of every pair."""
+    """Take in answers bounds[i]..bounds[i+1] for learner i; `grown` has zeroed room for a new concept of every pair."""
     used = 0
+    room = make_scratch()
+    ready = np.empty(grown.shape[0])
+    wanted = np.empty(batch.concept.shape[0], np.uint32)
     for learner in range(headers.shape[0]):
         first, last = bounds[learner], bounds[learner + 1]
         low, high = batch.offsets[first], batch.offsets[last]
-        own = grow(concepts[starts[learner] : starts[learner + 1]], batch.concept[low:high])
+        rows = batch.concept[low:high]
+        size = grow_into(concepts[starts[learner] : starts[learner + 1]], rows, wanted, grown[used:])
+        own = grown[used : used + size]
+        find_places(own, rows, place[low:high])
         grown_starts[learner] = used
-        part = AnswerBatch(
-            batch.question[first:last],
-            batch.correct[first:last],
-            batch.answered_at[first:last],
-            batch.base_logit[first:last],
-            batch.grade[first:last],
-            batch.duration_ms[first:last],
-            batch.hints[first:last],
-            batch.local_day[first:last],
-            batch.memory_set[first:last],
-            batch.offsets[first : last + 1],
-            batch.concept,
-            batch.weight,
-            batch.mastery,
-            batch.mastery_sd,
-        )
-        done = Effects(
-            effects.predicted[first:last],
-            effects.mastery_before,
-            effects.crossed,
-            effects.streak[first:last],
-            effects.milestone[first:last],
-        )
-        _absorb(
+        absorb_answers(
             headers[learner : learner + 1],
             own,
             recent[learner * RING : (learner + 1) * RING],
-            part,
+            batch,
+            first,
+            last,
             memory_sets,
             w,
             True,
             mastery,
             mastery_sd,
-            done,
+            effects,
+            room,
+            ready[:size],
+            place,
         )
-        for i in range(own.shape[0]):
-            grown[used + i] = own[i]
-        for pair in range(low, high):
-            place[pair] = used + find_row(own, widen(batch.concept[pair]))
-        used += own.shape[0]
+        place[low:high] += used
+        used += size
     grown_starts[headers.shape[0]] = used
 
 
@@ -133,7 +118,7 @@ def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerMod
     if (firsts < crowd.headers["last_at"][known]).any():
         raise AnswersOutOfOrder("a learner's answer is older than the newest one taken in")
     headers, recent = crowd.headers.copy(), crowd.recent.copy()
-    grown = np.empty(len(crowd.concepts) + m, LearnerState.CONCEPT)
+    grown = np.zeros(len(crowd.concepts) + m, LearnerState.CONCEPT)
     starts = np.empty(len(headers) + 1, np.int64)
     place = np.empty(m, np.int64)
     mastery, deviation = np.empty(m, np.float32), np.empty(m, np.float32)

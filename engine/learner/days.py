@@ -3,7 +3,7 @@
 import math
 from typing import Any, Final
 
-from engine.jit import kernel
+from engine.jit import lean_kernel
 from engine.learner.memory import SECONDS_A_DAY
 
 DAYS = 42
@@ -19,7 +19,7 @@ DAY_SLACK_S: Final = 3600.0
 MOST_U2 = 65535
 
 
-@kernel
+@lean_kernel
 def earns_freeze(streak: int) -> bool:
     """Whether the day that brings a streak to this length earns a freeze: every 7th, and milestones from 7 on."""
     if streak % FREEZE_EVERY_DAYS == 0:
@@ -30,7 +30,7 @@ def earns_freeze(streak: int) -> bool:
     return False
 
 
-@kernel
+@lean_kernel
 def missed_days(last_day: int, day: int, elapsed: float) -> int:
     """Days missed between practice on `last_day` and `day`, `elapsed` seconds later.
 
@@ -41,7 +41,7 @@ def missed_days(last_day: int, day: int, elapsed: float) -> int:
     return max(min(day - last_day - 1, lived), 0)
 
 
-@kernel
+@lean_kernel
 def update_day(header: Any, day: int, at: float, seconds: float) -> None:
     """Count a practice day: streak, freezes earned and spent, and the ring of days.
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import lean_kernel as kernel
 from engine.learner.memory import SECONDS_A_DAY, retrievability
 from engine.learner.state import (
     CONCEPT_WINDOWS,

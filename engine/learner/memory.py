@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import lean_kernel as kernel
 from engine.types import F4, F8, I8, U1, U4
 
 DEFAULT_WEIGHTS: Final = np.array(

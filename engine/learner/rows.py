@@ -28,7 +28,7 @@ from engine.learner.features import (
 )
 from engine.learner.score import U8, add_level, logit, start_level
 from engine.learner.state import CONCEPT, FILTERS, Records, blank_header, blank_recent
-from engine.learner.update import apply_answer, find_question, find_row, start_concept, widen
+from engine.learner.update import apply_answer, find_places, find_question, find_row, start_concept, widen
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4, AnswerBatch
 
 
@@ -289,6 +289,7 @@ def walk(
     spread = np.empty(FILTERS)
     own_header = np.empty_like(header)
     own_recent = np.empty_like(recent)
+    places = np.empty(log.answers.concept.shape[0], np.int64)
     for learner in range(first, last):
         own_header[0] = header[0]
         own_recent[:] = recent
@@ -300,7 +301,11 @@ def walk(
                 own_header, touched, own_recent, log.answers, i, base[i], evidence[i], decay, scratch, level, spread,
                 rows, i,
             )  # fmt: skip
-            apply_answer(own_header[0], touched, own_recent, log.answers, i, memory_sets)
+            pairs = log.answers.concept[log.answers.offsets[i] : log.answers.offsets[i + 1]]
+            find_places(touched, pairs, places)
+            apply_answer(
+                own_header[0], touched, own_recent, log.answers, i, memory_sets, places[: pairs.shape[0]]
+            )
 
 
 def build_rows(log: TrainingLog, base: F4, evidence: F4, memory_sets: F8, decay: float) -> Rows:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.features import (
     CONCEPT_RATE_STRENGTH,
     N_CONCEPT,
@@ -90,14 +90,14 @@ def read_only(array: npt.NDArray[S]) -> npt.NDArray[S]:
     return view
 
 
-@kernel
+@lean_kernel
 def logit(p: float) -> float:
     """Log odds of p, held to 0.001..0.999."""
     held = min(max(p, 0.001), 0.999)
     return math.log(held / (1.0 - held))
 
 
-@kernel
+@lean_kernel
 def concept_rate(w: Weights, concept: int) -> float:
     """Success rate of a concept, held to the tenant's by CONCEPT_RATE_STRENGTH pseudo-answers."""
     overall = sigmoid(w.constants[0])
@@ -108,7 +108,7 @@ def concept_rate(w: Weights, concept: int) -> float:
     return float((right + CONCEPT_RATE_STRENGTH * overall) / (tried + CONCEPT_RATE_STRENGTH))
 
 
-@kernel
+@lean_kernel
 def base_of(w: Weights, qc: QuestionConcepts, question: int) -> tuple[float, float]:
     """Return (base logit, answers it rests on) of a question: its own rate held to its concepts', then the tenant's.
 
@@ -132,7 +132,7 @@ def base_of(w: Weights, qc: QuestionConcepts, question: int) -> tuple[float, flo
     return logit((right + QUESTION_RATE_STRENGTH * prior) / (tried + QUESTION_RATE_STRENGTH)), tried
 
 
-@kernel
+@lean_kernel
 def find_pair(w: Weights, key: np.uint64) -> float:
     """Weight of a pair key, 0 when it was too rare to be fitted."""
     mask = np.uint64(w.pair_key.shape[0] - 1)
@@ -179,7 +179,7 @@ def make_scratch() -> Scratch:
     )
 
 
-@kernel
+@lean_kernel
 def shared_score(w: Weights, pattern: int, part: F8) -> float:
     """Log odds from a concept's features `part` (N_CONCEPT,) by the weights all concepts share."""
     total = float(w.concept_pattern[last_outcomes(pattern, 4)])
@@ -188,7 +188,7 @@ def shared_score(w: Weights, pattern: int, part: F8) -> float:
     return total
 
 
-@kernel
+@lean_kernel
 def global_score(header: Record, now: float, w: Weights, room: Scratch) -> float:
     """Log odds from the learner as a whole; leaves the learner's features in room.whole."""
     global_features(header, now, room.whole)
@@ -199,7 +199,7 @@ def global_score(header: Record, now: float, w: Weights, room: Scratch) -> float
     return total
 
 
-@kernel
+@lean_kernel
 def own_score(w: Weights, row: int, pattern: int, part: F8, room: Scratch) -> float:
     """Log odds from a concept's features `part` (N_CONCEPT,) by the concept's own weights, 0 when it has none."""
     if row >= w.concept.shape[0]:
@@ -211,7 +211,7 @@ def own_score(w: Weights, row: int, pattern: int, part: F8, room: Scratch) -> fl
     return total
 
 
-@kernel
+@lean_kernel
 def concept_score(
     header: Record, concepts: Records, at: int, row: int, now: float, w: Weights, room: Scratch
 ) -> float:
@@ -223,7 +223,7 @@ def concept_score(
     return shared_score(w, pattern, room.part) + own_score(w, row, pattern, room.part, room)
 
 
-@kernel
+@lean_kernel
 def add_level(concepts: Records, at: int, share: float, level: F8, spread: F8) -> None:
     """Add one concept's part to the summed means and variances of both filters."""
     for j in range(FILTERS):
@@ -234,7 +234,7 @@ def add_level(concepts: Records, at: int, share: float, level: F8, spread: F8) -
             spread[j] += share * share * CONCEPT_VARIANCE[j]
 
 
-@kernel
+@lean_kernel
 def start_level(header: Record, level: F8, spread: F8) -> None:
     """Set level and spread to the learner's own."""
     for j in range(FILTERS):
@@ -242,7 +242,7 @@ def start_level(header: Record, level: F8, spread: F8) -> None:
         spread[j] = header.variance[j]
 
 
-@kernel
+@lean_kernel
 def dot_question(w: Weights, scratch: F8) -> float:
     """Weighted sum of the question features in scratch[:N_QUESTION]."""
     total = 0.0
@@ -251,7 +251,7 @@ def dot_question(w: Weights, scratch: F8) -> float:
     return total
 
 
-@kernel
+@lean_kernel
 def score_question(
     head: Record,
     concepts: Records,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.days import MOST_U2, update_day
 from engine.learner.memory import SECONDS_A_DAY, retrievability, review
 from engine.learner.state import (
@@ -16,7 +16,7 @@ from engine.learner.state import (
     TIME_SCALES,
     Records,
 )
-from engine.types import F4, F8, NO_ROW, U4, AnswerBatch
+from engine.types import F4, F8, I8, NO_ROW, U4, AnswerBatch
 
 CONCEPT_VARIANCE: Final = (0.8, 1.5)
 GLOBAL_DRIFT: Final = (0.002, 0.01)
@@ -47,25 +47,25 @@ Record = Any
 """One record of a structured array, as a kernel sees it."""
 
 
-@kernel
+@lean_kernel
 def sigmoid(x: float) -> float:
     """Logistic function."""
     return 1.0 / (1.0 + math.exp(-x))
 
 
-@kernel
+@lean_kernel
 def widen(value: int) -> int:
     """Return an integer of any width as a signed 64-bit one, so that what takes it is compiled once."""
     return value + 0
 
 
-@kernel
+@lean_kernel
 def whole_seconds(at: float) -> int:
     """Epoch seconds rounded down and held to what 32 bits can say."""
     return int(min(max(math.floor(at), 0.0), 4294967295.0))
 
 
-@kernel
+@lean_kernel
 def find_row(concepts: Records, row: int) -> int:
     """Index of `row` in `concepts` (sorted by row), or -1."""
     low = 0
@@ -79,7 +79,7 @@ def find_row(concepts: Records, row: int) -> int:
     return low if low < concepts.shape[0] and concepts[low].row == row else -1
 
 
-@kernel
+@lean_kernel
 def find_question(recent: Records, question: int) -> int:
     """Index of `question` in the ring, or -1."""
     for i in range(recent.shape[0]):
@@ -88,7 +88,7 @@ def find_question(recent: Records, question: int) -> int:
     return -1
 
 
-@kernel
+@lean_kernel
 def start_concept(concept: Record, row: int) -> None:
     """Fill a zeroed concept record with what is believed before the first answer."""
     concept.row = row
@@ -97,14 +97,14 @@ def start_concept(concept: Record, row: int) -> None:
         concept.variance[j] = CONCEPT_VARIANCE[j]
 
 
-@kernel
+@lean_kernel
 def push_pattern(pattern: int, correct: int) -> int:
     """Append an outcome to a bit pattern behind a leading 1; the oldest of 7 falls off."""
     longer = (pattern << 1) | correct
     return (longer & 127) | 128 if longer > 255 else longer
 
 
-@kernel
+@lean_kernel
 def push_run(run: int, correct: int) -> int:
     """Answers right (positive) or wrong (negative) in a row after one more."""
     if correct:
@@ -112,7 +112,7 @@ def push_run(run: int, correct: int) -> int:
     return max(run - 1, -32767) if run < 0 else -1
 
 
-@kernel
+@lean_kernel
 def decay_counts(record: Record, elapsed: float, correct: int) -> None:
     """Fade the timed counts of a header or concept by `elapsed` seconds, then count one answer."""
     for j in range(TIME_SCALES):
@@ -121,9 +121,9 @@ def decay_counts(record: Record, elapsed: float, correct: int) -> None:
         record.tries[j] = record.tries[j] * keep + 1.0
 
 
-@kernel
+@lean_kernel
 def update_filters(
-    header: Record, concepts: Records, rows: U4, weights: F4, base_logit: float, correct: int
+    header: Record, concepts: Records, places: I8, weights: F4, base_logit: float, correct: int
 ) -> None:
     """Move both ability filters by one answer: an extended Kalman step on log odds.
 
@@ -136,9 +136,9 @@ def update_filters(
         own = 0
         level = 0.0
         spread = 0.0
-        for i in range(rows.shape[0]):
+        for i in range(places.shape[0]):
             if weights[i] >= 1.0:
-                concept = concepts[find_row(concepts, rows[i])]
+                concept = concepts[places[i]]
                 own += 1
                 level += concept.mean[j]
                 spread += concept.variance[j]
@@ -150,15 +150,15 @@ def update_filters(
         error = correct - p
         header.mean[j] += variance * error * scale
         header.variance[j] = variance - variance * variance * w * scale + GLOBAL_DRIFT[j]
-        for i in range(rows.shape[0]):
-            concept = concepts[find_row(concepts, rows[i])]
+        for i in range(places.shape[0]):
+            concept = concepts[places[i]]
             share = 1.0 / k if weights[i] >= 1.0 else float(weights[i])
             gain = share * concept.variance[j]
             concept.mean[j] += gain * error * scale
             concept.variance[j] = concept.variance[j] - gain * gain * w * scale + CONCEPT_DRIFT[j] * share
 
 
-@kernel
+@lean_kernel
 def update_memory(concept: Record, weight: float, at: int, grade: int, w: F8) -> None:
     """Review a concept's memory, in part when it was only encompassed (`weight` below 1).
 
@@ -189,7 +189,7 @@ def update_memory(concept: Record, weight: float, at: int, grade: int, w: F8) ->
             concept.review_at += math.floor(weight * (float(at) - float(concept.review_at)))
 
 
-@kernel
+@lean_kernel
 def unrecalled(concept: Record, now: float, decay: float) -> float:
     """How far a concept is not recalled, 0 to 1: what was forgotten, 1 - R, and at least what was when it was failed.
 
@@ -203,7 +203,7 @@ def unrecalled(concept: Record, now: float, decay: float) -> float:
     return float(max(gone, concept.missed / float(MOST_U1)))
 
 
-@kernel
+@lean_kernel
 def update_concept(concept: Record, step: int, at: int, correct: int, residual: float) -> None:
     """Count an own answer: attempts, windows, timed counts, run and pattern."""
     elapsed = float(at) - float(concept.last_at) if concept.attempts > 0 else 0.0
@@ -219,7 +219,7 @@ def update_concept(concept: Record, step: int, at: int, correct: int, residual: 
     concept.pattern = push_pattern(concept.pattern, correct)
 
 
-@kernel
+@lean_kernel
 def update_question(
     recent: Records, question: int, step: int, at: int, correct: int, grade: int, w: F8
 ) -> None:
@@ -249,7 +249,7 @@ def update_question(
     met.last = correct
 
 
-@kernel
+@lean_kernel
 def update_header(
     header: Record, question: int, rows: U4, weights: F4, at: float, correct: int, residual: float
 ) -> None:
@@ -276,12 +276,19 @@ def update_header(
         header.last_concept[i] = rows[i] if i < rows.shape[0] and weights[i] >= 1.0 else NO_ROW
 
 
-@kernel
+@lean_kernel
 def apply_answer(
-    header: Record, concepts: Records, recent: Records, batch: AnswerBatch, i: int, memory_sets: F8
+    header: Record,
+    concepts: Records,
+    recent: Records,
+    batch: AnswerBatch,
+    i: int,
+    memory_sets: F8,
+    places: I8,
 ) -> None:
     """Change the state in place by answer `i` of `batch`; every concept of it must have its record already.
 
+    `places` (k,) are those of the records of the answer's own k pairs, see `find_places`.
     `memory_sets` has shape (sets, 21); a set the model no longer holds counts as the published defaults.
     """
     start = batch.offsets[i]
@@ -303,9 +310,9 @@ def apply_answer(
         taken_s = at - header.last_at
     header.practice_ms += math.floor(taken_s * 1000.0 + 0.5)
     update_day(header, widen(batch.local_day[i]), at, taken_s)
-    update_filters(header, concepts, rows, weights, base, correct)
+    update_filters(header, concepts, places, weights, base, correct)
     for pair in range(rows.shape[0]):
-        concept = concepts[find_row(concepts, rows[pair])]
+        concept = concepts[places[pair]]
         if weights[pair] >= 1.0:
             gone = math.ceil(MOST_U1 * unrecalled(concept, at, w[20]))
             concept.missed = 0 if correct else min(gone, MOST_U1)
@@ -317,7 +324,7 @@ def apply_answer(
     update_header(header, widen(batch.question[i]), rows, weights, at, correct, residual)
 
 
-@kernel
+@lean_kernel
 def settle_mastery(concept: Record, mastery: float, mastery_sd: float, at: int) -> int:
     """Apply the rule of "mastered" to a mastery as logged; return 1 when earned, -1 when lost, 0 when unchanged.
 
@@ -336,29 +343,47 @@ def settle_mastery(concept: Record, mastery: float, mastery_sd: float, at: int) 
     return 0
 
 
-@kernel
-def grow(concepts: Records, rows: U4) -> Records:
-    """Return a copy of `concepts` with a fresh record for each of `rows` (any order, repeats allowed) not in it."""
-    wanted = np.empty(rows.shape[0], np.uint32)
+@lean_kernel
+def find_places(concepts: Records, rows: U4, places: I8) -> None:
+    """Fill places (n,) with where the records of `rows` (n,) are in `concepts`, -1 where there is none."""
+    for i in range(rows.shape[0]):
+        places[i] = find_row(concepts, widen(rows[i]))
+
+
+@lean_kernel
+def grow_into(concepts: Records, rows: U4, wanted: U4, grown: Records) -> int:
+    """Copy `concepts` into `grown`, with a fresh record for each of `rows` (any order, repeats allowed) not in it.
+
+    `wanted` and `grown`, which is zeroed, have room for each of `rows`; returns how many records there are then.
+    """
     missing = 0
     for i in range(rows.shape[0]):
-        if find_row(concepts, rows[i]) >= 0:
+        row = widen(rows[i])
+        if find_row(concepts, row) >= 0:
             continue
-        place = np.searchsorted(wanted[:missing], rows[i])
-        if place < missing and wanted[place] == rows[i]:
+        place = missing
+        while place > 0 and wanted[place - 1] >= row:
+            place -= 1
+        if place < missing and wanted[place] == row:
             continue
         for j in range(missing, place, -1):
             wanted[j] = wanted[j - 1]
-        wanted[place] = rows[i]
+        wanted[place] = row
         missing += 1
-    grown = np.zeros(concepts.shape[0] + missing, concepts.dtype)
     old = 0
     new = 0
-    for i in range(grown.shape[0]):
+    for i in range(concepts.shape[0] + missing):
         if new >= missing or (old < concepts.shape[0] and concepts[old].row < wanted[new]):
             grown[i] = concepts[old]
             old += 1
         else:
-            start_concept(grown[i], wanted[new])
+            start_concept(grown[i], widen(wanted[new]))
             new += 1
-    return grown
+    return int(concepts.shape[0] + missing)
+
+
+@kernel
+def grow(concepts: Records, rows: U4) -> Records:
+    """Return what `grow_into` fills."""
+    grown = np.zeros(concepts.shape[0] + rows.shape[0], concepts.dtype)
+    return grown[: grow_into(concepts, rows, np.empty(rows.shape[0], np.uint32), grown)]

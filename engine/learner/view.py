@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.features import SHRINK
 from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
 from engine.learner.score import Weights, concept_rate, logit
@@ -17,7 +17,7 @@ VIEW_FLOATS = 9
 VIEW_COUNTS = 4
 
 
-@kernel
+@lean_kernel
 def median_of(w: Weights, row: int) -> float:
     """Base logit of a concept's median question, the concept's own rate when it has none."""
     if row < w.concept_median.shape[0] and not math.isnan(w.concept_median[row]):
@@ -25,7 +25,7 @@ def median_of(w: Weights, row: int) -> float:
     return logit(concept_rate(w, row))
 
 
-@kernel
+@lean_kernel
 def known_logit(header: Record, concepts: Records, at: int, row: int, w: Weights) -> tuple[float, float]:
     """Return (log odds on the concept's median question while it is recalled, their standard deviation).
 
@@ -47,7 +47,7 @@ def known_logit(header: Record, concepts: Records, at: int, row: int, w: Weights
     return z, w.mastery[1] * math.sqrt(spread) / narrowed
 
 
-@kernel
+@lean_kernel
 def mastery_of(
     header: Record, concepts: Records, at: int, row: int, now: float, w: Weights
 ) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def mastery_of(
     return p, p * (1.0 - p) * deviation
 
 
-@kernel
+@lean_kernel
 def fading(header: Record, concepts: Records, at: int, row: int, w: Weights) -> float:
     """Return the retrievability at which mastery falls to `LOST_BELOW`; NaN when forgetting does not take it there."""
     z, _ = known_logit(header, concepts, at, row, w)
@@ -89,7 +89,7 @@ class Standing(NamedTuple):
     """(nc,) the number of the row's concept record, -1 where there is none."""
 
 
-@kernel
+@lean_kernel
 def stand_new(header: Record, row: int, w: Weights, floats: F8, counts: U4) -> None:
     """Fill the row of a concept that was never touched, `mastery_of` by the learner's ability alone."""
     spread = float(header.variance[0]) + CONCEPT_VARIANCE[0]
@@ -103,7 +103,7 @@ def stand_new(header: Record, row: int, w: Weights, floats: F8, counts: U4) -> N
         counts[row, column] = 0
 
 
-@kernel
+@lean_kernel
 def stand(header: Records, concepts: Records, w: Weights, now: float, standing: Standing) -> None:
     """Fill `place` and `mastered` throughout, and the rows of the concepts touched.
 

@@ -6,9 +6,10 @@ draw reads the scores, which lie together, and the few candidates that it takes.
 
 A packed pool is an array of 32-bit words: the head, of dtype `engine.slate.HEAD`, and the number of concepts; the usual
 value of each term; the scores, as float64; a tag a candidate; FACTS words a concept; the rows. A tag is the number of
-the candidate's concept among those of the pool, + REVIEW_BIT when the review source proposed it, and, in its upper
-half, where its row begins. A row is question, predicted success, expected seconds, and sources with a mask, in the
-upper half, of the terms whose values follow: the others are the usual ones.
+the candidate's concept among those of the pool, + REVIEW_BIT when the review source proposed it, + UNUSUAL_BIT when a
+learner without history is not shown its concept, and, in its upper half, where its row begins. A row is question,
+predicted success, expected seconds, and sources with a mask, in the upper half, of the terms whose values follow: the
+others are the usual ones.
 """
 
 from collections.abc import Mapping
@@ -45,11 +46,12 @@ _SECONDS, _ATTEMPTS, _STEPS, _SOURCES = (_word(name) for name in ("seconds", "at
 
 FACTS: Final = 12
 """Words of a concept: itself, when it was last practised, mastery to readiness, attempts and right ones, steps and
-unlocks; then whether it is due and mastered, and, in the lowest bit, whether a learner without history is not shown
-it."""
+unlocks; whether it is due and mastered."""
 
 _PLAIN_ROW: Final = 4
 REVIEW_BIT: Final = 1 << 15
+UNUSUAL_BIT: Final = 1 << 14
+_PLACE: Final = UNUSUAL_BIT - 1
 _LOW: Final = 0xFFFF
 
 MOST_WORDS: Final = _SCORES + MAX_CANDIDATES * (2 + 1 + FACTS + _PLAIN_ROW + _TERMS) + 1
@@ -79,8 +81,9 @@ def pack(head: U4, items: U4, lots: Records, words: U4) -> int:
         if place < 0:
             place = count
             count += 1
-            _note(item, int(lots[i].unusual), words[facts + place * FACTS : facts + count * FACTS])
-        words[tags + i] = place + (REVIEW_BIT if lots[i].review == 1 else 0)
+            _note(item, words[facts + place * FACTS : facts + count * FACTS])
+        review = REVIEW_BIT if lots[i].review == 1 else 0
+        words[tags + i] = place + review + (UNUSUAL_BIT if lots[i].unusual == 1 else 0)
     words[HEAD_WORDS] = count
     _usual(items, n, words[_USUAL:_SCORES])
     rows = facts + count * FACTS
@@ -94,7 +97,7 @@ def pack(head: U4, items: U4, lots: Records, words: U4) -> int:
 
 
 @kernel
-def _note(item: U4, unusual: int, fact: U4) -> None:
+def _note(item: U4, fact: U4) -> None:
     """Fill fact (FACTS,) with what an item says of its concept."""
     fact[0] = item[_CONCEPT]
     fact[1] = item[_LAST]
@@ -104,7 +107,7 @@ def _note(item: U4, unusual: int, fact: U4) -> None:
     fact[8] = item[_ATTEMPTS]
     fact[9] = item[_ATTEMPTS + 1]
     fact[10] = item[_STEPS]
-    fact[11] = (item[_SOURCES] & ~_LOW) | unusual
+    fact[11] = item[_SOURCES] & ~_LOW
 
 
 @kernel
@@ -150,13 +153,12 @@ def unpack_lots(words: U4, temperature: float, lots: Records) -> None:
         best = max(best, scores[i])
     for i in range(n):
         lot = lots[i]
-        tag = words[tags + i] & _LOW
-        place = tag & (REVIEW_BIT - 1)
+        tag = words[tags + i]
         lot.score = scores[i]
         lot.odds = np.exp((scores[i] - best) / temperature) if temperature > 0.0 else 0.0
-        lot.concept = place
+        lot.concept = tag & _PLACE
         lot.review = 1 if tag & REVIEW_BIT else 0
-        lot.unusual = words[tags + n + place * FACTS + FACTS - 1] & 1
+        lot.unusual = 1 if tag & UNUSUAL_BIT else 0
 
 
 @kernel
@@ -165,7 +167,7 @@ def unpack_item(words: U4, n: int, index: int, item: U4) -> None:
     tags = _SCORES + 2 * n
     facts = tags + n
     tag = words[tags + index]
-    at = facts + (tag & (REVIEW_BIT - 1)) * FACTS
+    at = facts + (tag & _PLACE) * FACTS
     item[_CONCEPT] = words[at]
     item[_LAST] = words[at + 1]
     item[_LAST + 1] = words[at + 2]
@@ -178,7 +180,7 @@ def unpack_item(words: U4, n: int, index: int, item: U4) -> None:
     item[_QUESTION] = words[row]
     item[_PREDICTED] = words[row + 1]
     item[_SECONDS] = words[row + 2]
-    item[_SOURCES] = (words[at + 11] & ~(_LOW)) | (words[row + 3] & _LOW)
+    item[_SOURCES] = words[at + 11] | (words[row + 3] & _LOW)
     item[_SCORE] = words[_SCORES + 2 * index]
     item[_SCORE + 1] = words[_SCORES + 2 * index + 1]
     mask = words[row + 3] >> 16

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,20 @@ def test_a_cache_never_gives_another_pool_and_never_holds_too_much(
             assert found is None or (version, found) == last[name]
         assert cache.nbytes == cache.held * pool.nbytes
         assert cache.held <= 5
+
+
+def test_many_threads_at_once_leave_nothing_uncounted() -> None:
+    cache, pool = cache_of(20.5)
+
+    def work(seed: int) -> int:
+        ranks = np.random.default_rng(seed).zipf(1.3, 2_000).tolist()
+        return sum(ask(cache, rank, pool) for rank in ranks)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = sum(threads.map(work, range(4)))
+    assert (cache.hits, cache.hits + cache.misses) == (found, 8_000)
+    assert cache.nbytes == cache.held * pool.nbytes
+    assert 15 <= cache.held <= 20
 
 
 def test_names_whose_hashes_are_the_same_are_told_apart() -> None:

@@ -4,8 +4,8 @@ A pool stands for a while, its learner's moment. All that moves in it moves with
 answer has grown (recall, gaps, decayed counts), so a moment may be the longer, the longer the learner has been away.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from functools import lru_cache
+from math import inf
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -20,7 +20,8 @@ SHARE: Final = 0.01
 falls by .0024 at most, by .001 with the FSRS-6 defaults: its slope against the logarithm of the time is no steeper than
 (w/(1 + w))^(1 + w), with w the decay, which is between .1 and .8."""
 
-_AWAY = tuple(length / SHARE for length in LENGTHS[1:])
+_LONGER = tuple((length / SHARE, length) for length in LENGTHS[1:])
+"""From how long after the last answer on moments are longer, and how long."""
 _HOURS_BEGIN = 900.0
 """Local hours begin at multiples of a quarter of an hour in UTC, in every time zone of today."""
 
@@ -46,22 +47,30 @@ def moment_at(
     what was learned is never ahead; none goes over the beginning or the end of the learner's night in `time_zone`,
     unless that is None. Moments of different learners begin at different times, lest all change at once.
     """
-    edges = [last_answered_at + away for away in _AWAY]
-    length = LENGTHS[bisect_right(edges, now)]
+    begin, end, length = -inf, inf, LENGTHS[0]
+    if last_answered_at > now:
+        end = last_answered_at
+    else:
+        begin = last_answered_at
+        for away, longer in _LONGER:
+            if last_answered_at + away > now:
+                end = last_answered_at + away
+                break
+            begin, length = last_answered_at + away, longer
     # In whole 1,024ths of a length, all sums here are exact.
     offset = crc32(learner_id.encode(), crc32(tenant.encode())) % 1024 / 1024.0 * length
     start = (now + offset) // length * length - offset
-    edges += (last_answered_at, start, start + length, *_nights(start, length, time_zone))
-    return Moment(max(edge for edge in edges if edge <= now), min(edge for edge in edges if edge > now))
-
-
-def _nights(start: float, length: float, time_zone: str | None) -> Iterator[float]:
-    """When, if ever within a length from `start`, night begins or ends."""
+    begin, end = max(begin, start), min(end, start + length)
     hour = (start // _HOURS_BEGIN + 1.0) * _HOURS_BEGIN
-    if time_zone is None or hour >= start + length:
-        return
-    if _tired(start, time_zone) != _tired(hour, time_zone):
-        yield hour
+    if hour < start + length and time_zone is not None and _night_turns(hour, time_zone):
+        begin, end = (max(begin, hour), end) if hour <= now else (begin, min(end, hour))
+    return Moment(begin, end)
+
+
+@lru_cache(maxsize=4_096)
+def _night_turns(hour: float, time_zone: str) -> bool:
+    """Whether night begins or ends at this time."""
+    return _tired(hour - 1.0, time_zone) != _tired(hour, time_zone)
 
 
 def _tired(seconds: float, time_zone: str) -> float:

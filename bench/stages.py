@@ -34,7 +34,7 @@ from engine.recommend import RecommendQuery, _asked, recommend, recommend_many
 from engine.scoring import SAME, lean, score
 from engine.serving import Likes, Serving, prepare
 from engine.slate import ITEM
-from engine.survey import NOW, SURVEY_WIDTH, survey
+from engine.survey import HISTORY, NOW, SURVEY_WIDTH, survey
 from server.model_parts import load_models
 from server.models import ModelDirectory
 from store import catalogs
@@ -129,9 +129,10 @@ class Stages:
         empty = np.empty((1, WIDTH), np.float32)
         room = Likes(empty, empty.copy(), np.empty((1, 24), np.uint32))
         recents = read_only(state.recent[np.newaxis])
-        watch.time("likes", fill_likes, served.bound, recents, np.zeros(1, np.int64), room)
+        watch.time("likes", fill_likes, served.bound, recents, np.zeros(1, np.int64), room, is_kernel=False)
         asked = watch.time("ask", _asked, [query], [state], served, POLICY, [now], [None], is_kernel=False)
         settings, recent = asked.settings[0], asked.recents[0]
+        settings[HISTORY] = state.applied
         factor, profile, near = asked.likes.factor[0], asked.likes.profile[0], asked.likes.near[0]
         memory = model.memory_sets[model.memory_set]
         standing = Standing(view, counts, mastered, place)
@@ -152,8 +153,8 @@ class Stages:
         met, predicted = np.empty(MAX_CANDIDATES, np.int32), np.empty(held)
         _meet(found, held, recent, met)
         watch.time(
-            "predict", score_candidates, asked.headers, asked.touched, recent, found.rows[:held], met, place,
-            questions.cards, questions.card_of, (questions.after_code, questions.after_row, questions.after_weight),
+            "predict", score_candidates, asked.headers, asked.touched, recent, found.rows[:held], met, place, view,
+            questions.cards, found.cards[:held], (questions.after_code, questions.after_row, questions.after_weight),
             served.question_concepts, model.weights, settings[NOW], predicted,
         )  # fmt: skip
         watch.time("lean", lean, concepts, questions, outlook, found, predicted)
@@ -164,7 +165,7 @@ class Stages:
         )  # fmt: skip
         desk = Desk(view, counts, mastered, place, outlook, self._wishes, met, predicted, values, scores)
         items, lots = self._items[:held], self._lots[:held]
-        watch.time("describe", describe, found, desk, questions.seconds, settings, items)
+        watch.time("describe", describe, found, desk, questions.cards, settings, items)
         watch.time("lay_out", lay_out, scores, found, POLICY.temperature, self._usual, True, lots)
         shown = min(LIMIT, held)
         chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)

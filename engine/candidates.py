@@ -66,6 +66,8 @@ class Candidates(NamedTuple):
     """(MAX_CANDIDATES,) bit i set when source i proposed it."""
     concepts: U4
     """(MAX_CANDIDATES,) the concept for which it was first proposed."""
+    cards: I4
+    """(MAX_CANDIDATES,) places of their cards."""
     counts: I4
     """(sources,) how many each source proposed, those that another had proposed included."""
     keys: U4
@@ -81,6 +83,7 @@ class Candidates(NamedTuple):
             np.empty(MAX_CANDIDATES, np.uint32),
             np.empty(MAX_CANDIDATES, np.uint16),
             np.empty(MAX_CANDIDATES, np.uint32),
+            np.empty(MAX_CANDIDATES, np.int32),
             np.zeros(len(SOURCES), np.int32),
             np.empty(size, np.uint32),
             np.full(size, VACANT, np.int32),
@@ -182,20 +185,22 @@ def _walk(
         if known >= 0 and found.sources[known] & bit == 0:
             found.sources[known] |= bit
             found.counts[source] += 1
-        if known != VACANT or row >= questions.active.shape[0] or questions.active[row] == 0:
+        if known != VACANT or row >= questions.labels.shape[0]:
             continue
-        first = questions.concept_offsets[row]
-        last = questions.concept_offsets[row + 1]
-        is_open = first < last and held < found.rows.shape[0]
-        for exercised in range(first, last):
-            is_open = is_open and survey[questions.concept_rows[exercised], READY] > 0.0
+        label = questions.labels[row]
+        is_open = label.active == 1 and label.concepts > 0 and held < found.rows.shape[0]
+        is_open = is_open and survey[label.concept, READY] > 0.0
+        for further in range(1, label.concepts):
+            concept = questions.concept_rows[questions.concept_offsets[row] + further]
+            is_open = is_open and survey[concept, READY] > 0.0
         if is_open:
             found.keys[place] = row
             found.slots[place] = held
             found.rows[held] = row
             found.sources[held] = bit
-            found.concepts[held] = questions.concept_rows[first]
-            prefetch(questions.cards, questions.card_of[row])
+            found.concepts[held] = label.concept
+            found.cards[held] = label.card
+            prefetch(questions.cards, found.cards[held])
             found.counts[source] += 1
             held += 1
     return held
@@ -218,7 +223,7 @@ def _from_concepts(
     """Offer up to `quota` questions of the concepts that a source wants most; `aim` is the target's log
     odds.
     """
-    chosen = np.empty(MOST_CONCEPTS, np.int64)
+    chosen, starts = np.empty(MOST_CONCEPTS, np.int64), np.empty(MOST_CONCEPTS, np.int64)
     few = quota if source in (RANDOM, FILL) else (quota + PER_CONCEPT - 1) // PER_CONCEPT
     count = best_rows(wishes[source], among, min(MOST_CONCEPTS, few), chosen)
     each = max(1 if source == RANDOM else PER_CONCEPT, (quota + count - 1) // max(count, 1))
@@ -236,6 +241,14 @@ def _from_concepts(
             # Success on a question is taken to differ from mastery, success on the median one, as logits do.
             wanted = aim - np.log(m / (1.0 - m)) + concepts.median_logit[c]
             up = shelf_start(questions.shelf_logit, start, end, wanted, luck)
+        starts[position] = up
+        for entry in range(max(start, up - each // 2), min(end, up + each - each // 2)):
+            prefetch(questions.labels, questions.shelf_rows[entry])
+    for position in range(count):
+        c = chosen[position]
+        start = questions.shelf_offsets[c]
+        end = questions.shelf_offsets[c + 1]
+        up = starts[position]
         most = min(each, goal - found.counts[source])
         before = held
         held = _walk(

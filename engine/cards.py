@@ -48,6 +48,14 @@ CARD: Final = np.dtype(
 of its pairs, `engine.learner.pairs`; the last two from outcome bits 1 on. `concept`: the first of `concepts`.
 """
 
+LABEL: Final = np.dtype(
+    [("card", "u4"), ("concept", "u4"), ("concepts", "u2"), ("active", "u1")],
+    align=True,
+)
+"""One record a question row, of which candidates are found: its place among the cards, its first concept, how many it
+has, and whether it may be asked.
+"""
+
 _LINE: Final = 64
 """Bytes of a cache line."""
 
@@ -70,11 +78,7 @@ def make_cards(
     place = np.empty(catalog.question_count, np.int32)
     place[order] = np.arange(order.shape[0], dtype=np.int32)
     cards = _room(order.shape[0])
-    own = catalog.question_concepts
-    counts = np.diff(own.offsets)
-    some = counts > 0
-    first = np.zeros(counts.shape[0], np.uint32)
-    first[some] = own.rows[own.offsets[:-1][some]]
+    counts, first = _concepts(catalog)
     cards["base"], cards["evidence"] = bases[order, 0], bases[order, 1]
     cards["popularity"], cards["seconds"] = popularity[order], catalog.expected_seconds[order]
     trained = order < w.question.shape[0]
@@ -86,6 +90,24 @@ def make_cards(
     cards["concept"], cards["concepts"] = first[order], counts[order]
     _fill_vectors(order, np.ascontiguousarray(content), np.ascontiguousarray(factors), cards)
     return cards, place
+
+
+def make_labels(catalog: Catalog, card_of: I4) -> Records:
+    """Return the labels (nq,) of questions whose cards are at `card_of` (nq,)."""
+    labels = np.zeros(catalog.question_count, LABEL)
+    counts, first = _concepts(catalog)
+    labels["card"], labels["active"] = card_of, catalog.question_active
+    labels["concept"], labels["concepts"] = first, counts
+    return labels
+
+
+def _concepts(catalog: Catalog) -> tuple[I4, U4]:
+    """Return how many concepts each question (nq,) has, and its first one, 0 where it has none."""
+    own = catalog.question_concepts
+    counts = np.diff(own.offsets)
+    first = np.zeros(counts.shape[0], np.uint32)
+    first[counts > 0] = own.rows[own.offsets[:-1][counts > 0]]
+    return counts, first
 
 
 def _order(catalog: Catalog, shelves: Sparse) -> U4:

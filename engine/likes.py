@@ -8,13 +8,16 @@ import numpy as np
 
 from engine.bound import Bound
 from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
-from engine.jit import kernel
+from engine.jit import kernel, prefetch
 from engine.learner.score import read_only
 from engine.learner.state import Records
 from engine.probing import probe
 from engine.scoring import tastes
 from engine.serving import Likes, Serving
-from engine.types import I8, NO_ROW
+from engine.types import F4, I8, NO_ROW
+
+FLOATS_A_LINE = 16
+"""Of a cache."""
 
 
 def likes_of(recents: Records, serving: Serving, quota: int) -> Likes:
@@ -54,6 +57,14 @@ def _frozen(likes: Likes) -> Likes:
 
 
 @kernel
+def _ask_for_row(vectors: F4, row: int) -> None:
+    """Have a vector brought near that will be read soon, if there is one."""
+    if row < vectors.shape[0]:
+        for component in range(0, WIDTH, FLOATS_A_LINE):
+            prefetch(vectors, row * WIDTH + component)
+
+
+@kernel
 def fill_likes(bound: Bound, recents: Records, places: I8, likes: Likes) -> None:
     """Fill likes for the rings recents (n, RING) at `places` (m,)."""
     factors = bound.questions.factors
@@ -62,8 +73,10 @@ def fill_likes(bound: Bound, recents: Records, places: I8, likes: Likes) -> None
     for place in places:
         recent = recents[place]
         newest = recent[0].at
-        for j in range(1, recent.shape[0]):
+        for j in range(recent.shape[0]):
             newest = max(newest, recent[j].at)
+            _ask_for_row(bound.questions.content, recent[j].question)
+            _ask_for_row(factors, recent[j].question)
         count = tastes(recent, bound.questions.content, float(newest), rows, confidence, likes.profile[place])
         factor, near = likes.factor[place], likes.near[place]
         factor[:] = 0.0

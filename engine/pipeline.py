@@ -47,7 +47,7 @@ _NOTHING = int(SlateReason.NOTHING_OPEN)
 
 
 class Asked(NamedTuple):
-    """What a pass reads of n learners; every array read-only and C-contiguous."""
+    """What a pass reads of n learners; every array C-contiguous, and read-only but for `plan` and `settings`."""
 
     headers: Records
     """(n,) of dtype HEADER."""
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     """(n, PLAN_WIDTH) seeds, bounds, and which of `take_up` is the learner's."""
     settings: F8
     """(n, SETTINGS_WIDTH) by the places that `engine.survey` names; TARGET is 0 where the policy and `engine.target`
-    choose it.
+    choose it, HISTORY is filled by the pass.
     """
     rows: U4
     """Question rows: of each learner the excluded ones, then those shown lately."""
@@ -126,13 +126,14 @@ def fill_pools(bound: Bound, asked: Asked, rule: Rule, limit: int, made: Pooled)
     start = limit - limit
     for i in range(asked.headers.shape[0]):
         settings = asked.settings[i].copy()
+        settings[HISTORY] = asked.headers[i].applied
         if settings[TARGET] == 0.0:
             settings[TARGET] = aim(
                 asked.headers[i : i + 1], rule.target_success, rule.target_reach, asked.plan[i, SEED]
             )
         held, mean_score = _score_one(bound, asked, i, settings, rule, limit, desk, found, means)
         items, lots = described[:held], laid_out[:held]
-        describe(found, desk, questions.seconds, settings, items)
+        describe(found, desk, questions.cards, settings, items)
         lay_out(desk.scores[:held], found, rule.temperature, rule.usual, settings[HISTORY] > 0.0, lots)
         shown = min(limit, held)
         head = made.heads[i]
@@ -187,7 +188,8 @@ def _score_one(
     _meet(found, held, recent, desk.met)
     predicted = desk.predicted[:held]
     score_candidates(
-        header, touched, recent, found.rows[:held], desk.met, desk.place, questions.cards, questions.card_of,
+        header, touched, recent, found.rows[:held], desk.met, desk.place, desk.standing, questions.cards,
+        found.cards[:held],
         (questions.after_code, questions.after_row, questions.after_weight), bound.own_concepts, weights,
         settings[NOW], predicted,
     )  # fmt: skip
@@ -227,8 +229,8 @@ def _desk(size: int) -> Desk:
 
 
 @kernel
-def describe(found: Candidates, desk: Desk, seconds: F4, settings: F8, items: Records) -> None:
-    """Fill items (n,) of dtype ITEM with what is known of each candidate; `seconds` (nq,) by question row."""
+def describe(found: Candidates, desk: Desk, cards: Records, settings: F8, items: Records) -> None:
+    """Fill items (n,) of dtype ITEM with what is known of each candidate; `cards` are the questions'."""
     for i in range(items.shape[0]):
         c = found.concepts[i]
         item = items[i]
@@ -245,7 +247,7 @@ def describe(found: Candidates, desk: Desk, seconds: F4, settings: F8, items: Re
         item.recall = desk.standing[c, 2]
         item.stability = desk.standing[c, 3]
         item.ready = desk.outlook[c, READY]
-        item.seconds = seconds[found.rows[i]]
+        item.seconds = cards[found.cards[i]].seconds
         item.attempts = desk.counts[c, 0]
         item.correct = desk.counts[c, 1]
         item.steps = int(desk.outlook[c, STEPS])
@@ -285,6 +287,7 @@ def _room(asked: Asked) -> Candidates:
         np.empty(MAX_CANDIDATES, np.uint32),
         np.empty(MAX_CANDIDATES, np.uint16),
         np.empty(MAX_CANDIDATES, np.uint32),
+        np.empty(MAX_CANDIDATES, np.int32),
         np.empty(len(SOURCES), np.int32),
         np.empty(size, np.uint32),
         np.empty(size, np.int32),

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ NIGHT_FATIGUE = 0.3
 _NO_ROWS: Final = read_only(np.zeros(0, np.uint32))
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The circumstances of the learner; defaults stand for not known."""
 
     small_screen: bool = False
@@ -46,8 +45,7 @@ class Context:
     """Practice in this session so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecommendQuery:
+class RecommendQuery(NamedTuple):
     """What is asked for."""
 
     seed: int
@@ -58,10 +56,10 @@ class RecommendQuery:
     """Most questions to return, 1 to MAX_LIMIT."""
     objective: int = -1
     """Concept row worked towards; −1 when there is none."""
-    context: Context = field(default_factory=Context)
-    excluded: U4 = field(default_factory=lambda: _NO_ROWS)
+    context: Context = Context()
+    excluded: U4 = _NO_ROWS
     """Question rows that must not be shown: named by the caller, or dismissed."""
-    shown: U4 = field(default_factory=lambda: _NO_ROWS)
+    shown: U4 = _NO_ROWS
     """Question rows shown lately and not taken up: still allowed, but they lose to fresh ones."""
     target_success: float = 0.0
     """Predicted success to aim at for this learner; 0 leaves it to the policy and `engine.target`."""
@@ -223,7 +221,7 @@ def _asked(
         settings.append(
             (
                 *(now, query.target_success, TARGET_RETENTION, query.objective),
-                *(context.available_s, fatigue(context), context.small_screen, state.applied),
+                *(context.available_s, fatigue(context), context.small_screen, 0.0),
             )
         )
         if shown_end > held:
@@ -235,11 +233,11 @@ def _asked(
         _joined([state.header for state in states]),
         _joined([state.concepts for state in states]),
         recents,
-        read_only(np.array(plans, np.int64)),
-        read_only(np.array(settings)),
+        np.array(plans, np.int64),
+        np.array(settings),
         read_only(np.concatenate(rows)) if rows else _NO_ROWS,
         likes_of(recents, serving, quota),
-        read_only(beliefs[0][np.newaxis] if len(beliefs) == 1 else np.stack(beliefs)),
+        beliefs[0][np.newaxis] if len(beliefs) == 1 else read_only(np.stack(beliefs)),
     )
 
 

@@ -78,7 +78,7 @@ def lean(
     concept has been learned, a model that was trained on a question is not.
     """
     for i in range(predicted.shape[0]):
-        card = questions.cards[questions.card_of[found.rows[i]]]
+        card = questions.cards[found.cards[i]]
         c = found.concepts[i]
         share = LEAN / (1.0 + card.evidence)
         m = survey[c, STANDING]
@@ -89,10 +89,10 @@ def lean(
 
 
 @kernel
-def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, values: F4) -> None:
+def _practice(questions: QuestionArrays, survey: F4, found: Candidates, predicted: F8, values: F4) -> None:
     """Fill the terms that rest on what questions exercise."""
     for i in range(predicted.shape[0]):
-        card = questions.cards[questions.card_of[rows[i]]]
+        card = questions.cards[found.cards[i]]
         p = predicted[i]
         chosen = card.exercise_set
         no_gain = 1.0
@@ -109,7 +109,7 @@ def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, va
             c = (
                 card.concept
                 if place == 0
-                else questions.concept_rows[questions.concept_offsets[rows[i]] + place]
+                else questions.concept_rows[questions.concept_offsets[found.rows[i]] + place]
             )
             ready = min(ready, survey[c, READY])
             goal = max(goal, survey[c, TOWARDS])
@@ -122,7 +122,9 @@ def _practice(questions: QuestionArrays, survey: F4, rows: U4, predicted: F8, va
 
 
 @kernel
-def _taste(questions: QuestionArrays, rows: U4, count: int, factor: F4, profile: F4, values: F4) -> None:
+def _taste(
+    questions: QuestionArrays, found: Candidates, count: int, factor: F4, profile: F4, values: F4
+) -> None:
     """Fill the terms that rest on likeness to what the learner, and others like them, practised.
 
     `collaborative` holds how strongly others' practice leads to the question's concepts.
@@ -130,7 +132,7 @@ def _taste(questions: QuestionArrays, rows: U4, count: int, factor: F4, profile:
     own, theirs = np.empty(factor.shape[0], np.int16), np.empty(factor.shape[0], np.int16)
     step, their_step = coarsen(profile, FINE_STEPS, own), coarsen(factor, FINE_STEPS, theirs)
     for i in range(count):
-        card = questions.cards[questions.card_of[rows[i]]]
+        card = questions.cards[found.cards[i]]
         liked = min(1.0, max(0.0, their_step * card.factor_step * alike(theirs, card.factor)))
         values[i, COLLABORATION] *= 0.5 + 0.5 * liked
         values[i, LIKENESS] = min(1.0, max(0.0, step * card.content_step * alike(own, card.content)))
@@ -190,8 +192,8 @@ def score(
     """
     means[:] = 0.0
     mean = 0.0
-    _practice(questions, survey, found.rows, predicted, values)
-    _taste(questions, found.rows, predicted.shape[0], factor, profile, values)
+    _practice(questions, survey, found, predicted, values)
+    _taste(questions, found, predicted.shape[0], factor, profile, values)
     _repeated(found, recent, shown, settings[NOW], values)
     for i in range(predicted.shape[0]):
         value = values[i]
@@ -199,7 +201,7 @@ def score(
         away = (p - settings[TARGET]) / (ZONE_BELOW if p < settings[TARGET] else ZONE_ABOVE)
         value[ZONE] = np.exp(-0.5 * away * away)
         value[GAIN] *= ANYWAY + (1.0 - ANYWAY) * value[ZONE]
-        value[CONTEXT] = _moment(questions.cards[questions.card_of[found.rows[i]]].seconds, p, settings)
+        value[CONTEXT] = _moment(questions.cards[found.cards[i]].seconds, p, settings)
         area = concepts.area[found.concepts[i]]
         sources = found.sources[i]
         chance = 0.0

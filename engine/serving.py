@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.bound import Bound, bind
-from engine.cards import make_cards
+from engine.cards import make_cards, make_labels
 from engine.catalog import Catalog, Sparse, invert
 from engine.collaborative import WIDTH, CollaborativeModel
 from engine.graph import SOFT_LEAST
@@ -109,6 +109,8 @@ class QuestionArrays(NamedTuple):
     """(nq,) of dtype `engine.cards.CARD`: what scoring reads of a question, together."""
     card_of: I4
     """(nq,) each question's place among `cards`."""
+    labels: Records
+    """(nq,) of dtype `engine.cards.LABEL`: what finding candidates reads of a question."""
     after_code: I8
     after_row: U4
     after_weight: F4
@@ -192,6 +194,7 @@ def prepare(catalog: Catalog, models: Models) -> Serving:
         popular=popular,
         cards=cards,
         card_of=card_of,
+        labels=make_labels(catalog, card_of),
         after_code=pairs.code,
         after_row=pairs.row,
         after_weight=pairs.weight,

@@ -11,11 +11,18 @@ from engine.cards import FINE_STEPS, alike, coarsen
 from engine.graph import FULLY_READY, spread
 from engine.guide import Guide, follow
 from engine.jit import kernel
-from engine.learner.memory import SECONDS_A_DAY, retrievability, review
+from engine.learner.memory import (
+    MINIMUM_STABILITY,
+    SECONDS_A_DAY,
+    Forgetting,
+    forgetting,
+    recalled,
+    stability_after,
+)
 from engine.learner.score import Weights
 from engine.learner.state import Records
 from engine.learner.update import Record
-from engine.learner.view import Standing, stand, stand_new
+from engine.learner.view import Standing, doubt_of_new, stand, stand_new
 from engine.openness import Openness, opened, room_for
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays
@@ -121,17 +128,21 @@ def known_by(pattern: int) -> tuple[float, float]:
 
 
 @kernel
-def remembering(elapsed: float, stability: float, difficulty: float, w: F8) -> tuple[float, float]:
+def remembering(
+    elapsed: float, stability: float, difficulty: float, recall: float, f: Forgetting
+) -> tuple[float, float]:
     """Return how much recall `HORIZON_DAYS` ahead rises by a review now, right or wrong, against none; each ≥ 0.
 
-    `elapsed` are the days since the last review; right and wrong are the FSRS grades 3 and 1.
+    `elapsed` are the days since the last review, `recall` the chance after them; right and wrong are the FSRS grades 3
+    and 1.
     """
-    left = retrievability(elapsed + HORIZON_DAYS, stability, w[20])
-    right, _ = review(stability, difficulty, elapsed, 3, w)
-    wrong, _ = review(stability, difficulty, elapsed, 1, w)
+    decay = f.weights[20]
+    left = recalled(elapsed + HORIZON_DAYS, stability, decay, f.factor)
+    right = max(stability_after(stability, difficulty, elapsed, 3, recall, f), MINIMUM_STABILITY)
+    wrong = max(stability_after(stability, difficulty, elapsed, 1, recall, f), MINIMUM_STABILITY)
     return (
-        max(0.0, retrievability(HORIZON_DAYS, right, w[20]) - left),
-        max(0.0, retrievability(HORIZON_DAYS, wrong, w[20]) - left),
+        max(0.0, recalled(HORIZON_DAYS, right, decay, f.factor) - left),
+        max(0.0, recalled(HORIZON_DAYS, wrong, decay, f.factor) - left),
     )
 
 
@@ -218,8 +229,8 @@ def survey(
     """Look at every concept that is open, or was touched, once for one learner; fills standing, out and wishes.
 
     `header` (1,) and `touched` (k,) are the state's records, `weights` the learner model's, `guide` is what is known of
-    other learners, `memory` (21,) are FSRS weights, `profile` (64,) the learner's place in content space. out (nc,
-    SURVEY_WIDTH) holds, by column:
+    other learners, `memory` (21,) are the FSRS weights in use, `profile` (64,) the learner's place in content space.
+    out (nc, SURVEY_WIDTH) holds, by column:
 
     - READY from `engine.graph.readiness`, on the mean of K, the chance that the concept is known by its last answers
       (`known_by`), and mastery, as far as recalled: a prior alone opens nothing, two right answers do; then as the
@@ -247,12 +258,13 @@ def survey(
     led = np.empty(size, np.float32)
     follow(guide, touched, int(settings[HISTORY]), led)
     out[:] = 0.0
+    rates, doubt = forgetting(memory), doubt_of_new(header[0], weights)
     for c in range(size):
         at = standing.place[c]
         if at >= 0:
-            _touched(concepts, touched[at], known[at], found, memory, settings, standing, c, out[c])
+            _touched(concepts, touched[at], known[at], found, rates, settings, standing, c, out[c])
         elif found.ready[c] > 0.0:
-            stand_new(header[0], c, weights, standing.floats, standing.counts)
+            stand_new(header[0], c, weights, doubt, standing.floats, standing.counts)
             _untouched(concepts, found, standing.floats[c, 0], c, out[c])
         else:
             continue
@@ -270,7 +282,7 @@ def _touched(
     record: Record,
     known: float,
     found: Openness,
-    memory: F8,
+    rates: Forgetting,
     settings: F8,
     standing: Standing,
     c: int,
@@ -285,7 +297,7 @@ def _touched(
     if not np.isnan(recall):
         share = HELD_SHARE * known
         elapsed = max(settings[NOW] - record.review_at, 0.0) / SECONDS_A_DAY
-        if_right, if_wrong = remembering(elapsed, standing.floats[c, 3], standing.floats[c, 4], memory)
+        if_right, if_wrong = remembering(elapsed, standing.floats[c, 3], standing.floats[c, 4], recall, rates)
         right = 1.0 - (1.0 - right) * (1.0 - share * if_right)
         wrong = 1.0 - (1.0 - wrong) * (1.0 - share * if_wrong)
         held = 1.0 if record.mastered == 1 else (record.correct + 0.5) / (record.attempts + 1.0)

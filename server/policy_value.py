@@ -256,7 +256,7 @@ def _row(number: int, record: SlateRecord, known: _Learner, asked: _Asked, found
         return None
     if policy.name != behind.name:
         # Its own target, as it would have been for this learner then.
-        query = dataclasses.replace(query, target_success=0.0)
+        query = query._replace(target_success=0.0)
     chosen = options(query, state, served, policy, now=slate.made_at, take_up=take_up)
     chances = chosen.first(policy)
     tally.used += 1

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from engine.jit import lean_kernel as kernel
-from engine.learner.memory import SECONDS_A_DAY, retrievability
+from engine.learner.memory import SECONDS_A_DAY, recall_factor, recalled, retrievability
 from engine.learner.state import (
     CONCEPT_WINDOWS,
     FILTERS,
@@ -141,6 +141,22 @@ CONCEPT_RATE_STRENGTH = 20.0
 """Pseudo-answers that hold a question's success rate to its concepts', and a concept's to the tenant's."""
 
 
+LOG_COUNTS: Final = np.array([math.log1p(float(count)) for count in range(256)])
+"""log(1 + n) of small counts, which most are."""
+
+
+@kernel
+def log_count(count: int) -> float:
+    """log(1 + n) of a count n ≥ 0."""
+    return float(LOG_COUNTS[count]) if 0 <= count < LOG_COUNTS.shape[0] else math.log1p(float(count))
+
+
+@kernel
+def log_run(run: int) -> float:
+    """Signed log(1 + n) of n right or, negative, wrong answers in a row."""
+    return math.copysign(log_count(abs(run)), float(run))
+
+
 @kernel
 def window_count(decay: float, n: int) -> float:
     """Weights of n answers in a window that keeps `decay` of its sum a step."""
@@ -195,8 +211,22 @@ def was_last(header: Record, row: int) -> bool:
 
 
 @kernel
+def recall_of(concept: Record, now: float, decay: float, factor: float) -> float:
+    """Chance that a concept is recalled at `now`, NaN where memory has not started; `factor` is `recall_factor`'s."""
+    if concept.stability > 0.0:
+        return recalled((now - concept.review_at) / SECONDS_A_DAY, float(concept.stability), decay, factor)
+    return math.nan
+
+
+@kernel
 def concept_features(header: Record, concept: Record, now: float, decay: float, out: F8) -> None:
     """Fill out[:N_CONCEPT] with one touched concept's features as of `now`; `decay` is FSRS's w20."""
+    recalled_features(header, concept, now, recall_of(concept, now, decay, recall_factor(decay)), out)
+
+
+@kernel
+def recalled_features(header: Record, concept: Record, now: float, recall: float, out: F8) -> None:
+    """As `concept_features`, with the chance of recall at hand, which is `recall_of`'s."""
     n = widen(concept.attempts)
     elapsed = max(now - concept.last_at, 0.0) if n > 0 else 0.0
     out[:N_CONCEPT] = 0.0
@@ -209,8 +239,8 @@ def concept_features(header: Record, concept: Record, now: float, decay: float, 
         out[at + j] = concept.residual[j] / count
         out[at + CONCEPT_WINDOWS + j] = concept.outcome[j] / count
     at += 2 * CONCEPT_WINDOWS
-    out[at] = math.log1p(float(concept.correct))
-    out[at + 1] = math.log1p(float(n) - float(concept.correct))
+    out[at] = log_count(widen(concept.correct))
+    out[at + 1] = log_count(n - widen(concept.correct))
     at += 2
     for j in range(TIME_SCALES):
         keep = math.exp(-elapsed / TIME_SCALE_S[j])
@@ -219,18 +249,17 @@ def concept_features(header: Record, concept: Record, now: float, decay: float, 
     at += 2 * TIME_SCALES
     out[at] = math.log1p(elapsed)
     if concept.stability > 0.0:
-        days = (now - concept.review_at) / SECONDS_A_DAY
-        out[at + 1] = 1.0 - retrievability(days, float(concept.stability), decay)
+        out[at + 1] = 1.0 - recall
         out[at + 2] = math.log1p(float(concept.stability))
         out[at + 3] = (concept.difficulty - 5.0) / 5.0
-    out[at + 4] = math.log1p(float(concept.implied))
+    out[at + 4] = log_count(widen(concept.implied))
     at += 5
     if n == 0:
         out[at + 3] = 1.0
         return
     last = 2.0 * (concept.pattern & 1) - 1.0
-    steps = math.log1p(float(header.applied - concept.last_step))
-    run = math.copysign(math.log1p(abs(float(concept.run))), float(concept.run))
+    steps = log_count(widen(header.applied) - widen(concept.last_step))
+    run = log_run(widen(concept.run))
     out[at] = last
     out[at + 1] = steps
     out[at + 2] = run

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, prefetch
 from engine.learner.features import (
     N_CONCEPT,
     N_GLOBAL,
@@ -30,6 +30,7 @@ from engine.learner.score import (
 )
 from engine.learner.state import FILTERS, Records
 from engine.learner.update import Record, sigmoid, widen
+from engine.learner.view import RECALL
 from engine.types import F4, F8, I4, I8, NO_ROW, U4
 
 
@@ -50,8 +51,9 @@ def score_candidates(
     questions: U4,
     met: I4,
     place: I4,
+    standing: F8,
     cards: Records,
-    card_of: I4,
+    places: I4,
     after: tuple[I8, U4, F4],
     qc: QuestionConcepts,
     w: Weights,
@@ -60,9 +62,9 @@ def score_candidates(
 ) -> None:
     """Fill out (n,) with what `engine.learner.score.score_questions` does, to the bit, for rows of the catalogue.
 
-    `met` (n,) is each question's place in the ring, -1 where it is not there; `place` (concepts,) what
-    `engine.learner.view.stand` fills; `cards` and `card_of` (questions,) are `engine.cards.make_cards`'s, `after` the
-    codes, rows and weights of `engine.learner.pairs.PairTable`.
+    `met` (n,) is each question's place in the ring, -1 where it is not there; `place` (concepts,) and `standing`
+    (concepts, VIEW_FLOATS) what `engine.learner.view.stand` fills; `cards` are `engine.cards.make_cards`'s,
+    `places` (n,) those of the questions, `after` the codes, rows and weights of `engine.learner.pairs.PairTable`.
     """
     head = header[0]
     room = make_scratch()
@@ -70,9 +72,10 @@ def score_candidates(
     whole = global_score(head, now, w, room)
     slope = question_slope(room.whole)
     any_two = last_outcomes(widen(head.pattern), 2)
+    _ask_for_weights(head, cards, places, w)
     for i in range(questions.shape[0]):
         question = widen(questions[i])
-        card = cards[card_of[question]]
+        card = cards[places[i]]
         start_level(head, room.level, room.spread)
         total = whole
         share = 1.0 / max(widen(card.concepts), 1)
@@ -82,12 +85,12 @@ def score_candidates(
             at = widen(place[row])
             add_level(concepts, at, share, room.level, room.spread)
             if math.isnan(parts[row]):
-                parts[row] = concept_score(head, concepts, at, row, now, w, room)
+                parts[row] = concept_score(head, concepts, at, row, now, standing[row, RECALL], w, room)
             total += share * parts[row]
             if pair == 0 and at >= 0:
                 own_two = last_outcomes(widen(concepts[at].pattern), 2)
         if card.concepts == 0:
-            total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, w, room)
+            total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, math.nan, w, room)
         total += _own_part(head, recent, widen(met[i]), card.base, card.evidence, now, w, room)
         total += card.bias + card.slope * slope
         how = widen(0)
@@ -98,9 +101,31 @@ def score_candidates(
         out[i] = total + card.after_any[any_two - 1]
     if head.applied > 0 and w.pair_key.shape[0] > 1:
         _add_after_question(head, questions, after, out)
-        _add_after_concept(head, questions, cards, card_of, w, parts, out)
+        _add_after_concept(head, cards, places, w, parts, out)
     for i in range(questions.shape[0]):
         out[i] = sigmoid(out[i])
+
+
+@kernel
+def _ask_for_weights(head: Record, cards: Records, places: I4, w: Weights) -> None:
+    """Have brought near what the model holds of the candidates' first concepts: of each, two places far apart."""
+    follows = head.applied > 0 and w.pair_key.shape[0] > 1 and head.last_concept[0] != NO_ROW
+    before = widen(NO_ROW)
+    for i in range(places.shape[0]):
+        card = cards[places[i]]
+        row = widen(card.concept)
+        if row == before or card.concepts == 0:
+            continue
+        before = row
+        if row < w.concept.shape[0]:
+            prefetch(w.concept, row * w.concept.shape[1])
+            prefetch(w.concept, (row + 1) * w.concept.shape[1] - 1)
+        if follows:
+            slot = hash_pair(5 + widen(head.pattern & 1), row, widen(head.last_concept[0])) & np.uint64(
+                w.pair_key.shape[0] - 1
+            )
+            prefetch(w.pair_key, int(slot))
+            prefetch(w.pair_weight, int(slot))
 
 
 @kernel
@@ -147,14 +172,12 @@ def _add_after_question(head: Record, questions: U4, after: tuple[I8, U4, F4], o
 
 
 @kernel
-def _add_after_concept(
-    head: Record, questions: U4, cards: Records, card_of: I4, w: Weights, known: F8, out: F8
-) -> None:
+def _add_after_concept(head: Record, cards: Records, places: I4, w: Weights, known: F8, out: F8) -> None:
     """Add to out (n,) the weights of pairs of the first concept with the last one; known (concepts,) is overwritten."""
     known[:] = math.nan
     outside = math.nan
-    for i in range(questions.shape[0]):
-        card = cards[card_of[questions[i]]]
+    for i in range(places.shape[0]):
+        card = cards[places[i]]
         row = widen(card.concept)
         if card.concepts == 0:
             if math.isnan(outside):

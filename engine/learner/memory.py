@@ -6,7 +6,7 @@ Formulas: the FSRS-6 algorithm as published by Open Spaced Repetition (https://g
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -46,16 +46,27 @@ def grade_answer(correct: U1, duration_ms: U4, expected_ms: F4, hints: U1) -> U1
 
 
 @kernel
-def retrievability(days: float, stability: float, decay: float) -> float:
-    """Chance of recall after `days`: (1 + F*t/S)^(-w20), F = 0.9^(-1/w20) - 1; `decay` is w20."""
-    factor = 0.9 ** (-1.0 / decay) - 1.0
+def recall_factor(decay: float) -> float:
+    """F = 0.9^(-1/w20) - 1, the same for all memories; `decay` is w20."""
+    return float(0.9 ** (-1.0 / decay) - 1.0)
+
+
+@kernel
+def recalled(days: float, stability: float, decay: float, factor: float) -> float:
+    """As `retrievability`, with the factor at hand."""
     return float((1.0 + factor * max(days, 0.0) / stability) ** -decay)
+
+
+@kernel
+def retrievability(days: float, stability: float, decay: float) -> float:
+    """Chance of recall after `days`: (1 + F*t/S)^(-w20), F as `recall_factor` says; `decay` is w20."""
+    return recalled(days, stability, decay, recall_factor(decay))
 
 
 @kernel
 def days_until(stability: float, retention: float, decay: float) -> float:
     """Days until retrievability falls to `retention`, the inverse of `retrievability`; not rounded."""
-    factor = 0.9 ** (-1.0 / decay) - 1.0
+    factor = recall_factor(decay)
     return float(stability / factor * (retention ** (-1.0 / decay) - 1.0))
 
 
@@ -63,6 +74,44 @@ def days_until(stability: float, retention: float, decay: float) -> float:
 def first_difficulty(grade: int, w: F8) -> float:
     """Difficulty D0 after a first review, before it is held to 1..10."""
     return float(w[4] - math.exp(w[5] * (grade - 1)) + 1.0)
+
+
+class Forgetting(NamedTuple):
+    """What FSRS weights come to that is the same for all memories, worked out once by `forgetting`."""
+
+    factor: float
+    """`recall_factor`."""
+    growth: float
+    """e^w8"""
+    relief: float
+    """e^(w17·w18), by which a lapse lowers stability at least."""
+
+
+@kernel
+def forgetting(w: F8) -> Forgetting:
+    """Return what FSRS weights (21,) come to."""
+    return Forgetting(recall_factor(w[20]), math.exp(w[8]), math.exp(w[17] * w[18]))
+
+
+@kernel
+def stability_after(
+    stability: float, difficulty: float, days: float, grade: int, recall: float, w: F8, f: Forgetting
+) -> float:
+    """Return the stability after a review `days` after the last one, where recall was `recall`; it has begun before."""
+    if days < 1.0:
+        growth = math.exp(w[17] * (grade - 3 + w[18])) * stability ** -w[19]
+        return float(stability * (max(growth, 1.0) if grade > 1 else growth))
+    if grade == 1:
+        lapse = (
+            w[11]
+            * difficulty ** -w[12]
+            * ((stability + 1.0) ** w[13] - 1.0)
+            * math.exp((1.0 - recall) * w[14])
+        )
+        return float(min(lapse, stability / f.relief))
+    push = w[15] if grade == 2 else (w[16] if grade == 4 else 1.0)
+    gain = f.growth * (11.0 - difficulty) * stability ** -w[9] * (math.exp((1.0 - recall) * w[10]) - 1.0)
+    return float(stability * (1.0 + gain * push))
 
 
 @kernel
@@ -73,28 +122,11 @@ def review(stability: float, difficulty: float, days: float, grade: int, w: F8) 
     """
     if stability <= 0.0:
         return max(w[grade - 1], MINIMUM_STABILITY), min(max(first_difficulty(grade, w), 1.0), 10.0)
-    if days < 1.0:
-        growth = math.exp(w[17] * (grade - 3 + w[18])) * stability ** -w[19]
-        after = stability * (max(growth, 1.0) if grade > 1 else growth)
-    else:
-        recall = retrievability(days, stability, w[20])
-        if grade == 1:
-            lapse = (
-                w[11]
-                * difficulty ** -w[12]
-                * ((stability + 1.0) ** w[13] - 1.0)
-                * math.exp((1.0 - recall) * w[14])
-            )
-            after = min(lapse, stability / math.exp(w[17] * w[18]))
-        else:
-            push = w[15] if grade == 2 else (w[16] if grade == 4 else 1.0)
-            gain = (
-                math.exp(w[8])
-                * (11.0 - difficulty)
-                * stability ** -w[9]
-                * (math.exp((1.0 - recall) * w[10]) - 1.0)
-            )
-            after = stability * (1.0 + gain * push)
+    # Of one memory, only what its grade asks for.
+    growth = math.exp(w[8]) if grade > 1 else 0.0
+    relief = math.exp(w[17] * w[18]) if grade == 1 else 0.0
+    recall = retrievability(days, stability, w[20]) if days >= 1.0 else 1.0
+    after = stability_after(stability, difficulty, days, grade, recall, w, Forgetting(0.0, growth, relief))
     moved = difficulty - w[6] * (grade - 3) * (10.0 - difficulty) / 9.0
     harder = w[7] * first_difficulty(4, w) + (1.0 - w[7]) * moved
     return max(after, MINIMUM_STABILITY), min(max(harder, 1.0), 10.0)

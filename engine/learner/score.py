@@ -15,7 +15,6 @@ from engine.learner.features import (
     N_PAIRS,
     N_QUESTION,
     QUESTION_RATE_STRENGTH,
-    concept_features,
     global_features,
     last_outcomes,
     new_concept_features,
@@ -23,7 +22,10 @@ from engine.learner.features import (
     pair_key,
     question_features,
     question_slope,
+    recall_of,
+    recalled_features,
 )
+from engine.learner.memory import recall_factor
 from engine.learner.state import FILTERS, Records
 from engine.learner.update import CONCEPT_VARIANCE, Record, find_question, find_row, sigmoid, widen
 from engine.types import F4, F8, I4, NO_ROW, U4
@@ -86,7 +88,7 @@ class Weights(NamedTuple):
 def read_only(array: npt.NDArray[S]) -> npt.NDArray[S]:
     """Return a plain read-only view, so that every kernel is compiled for one kind of array only."""
     view = np.asarray(array).view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
@@ -213,12 +215,15 @@ def own_score(w: Weights, row: int, pattern: int, part: F8, room: Scratch) -> fl
 
 @lean_kernel
 def concept_score(
-    header: Record, concepts: Records, at: int, row: int, now: float, w: Weights, room: Scratch
+    header: Record, concepts: Records, at: int, row: int, now: float, recall: float, w: Weights, room: Scratch
 ) -> float:
-    """Log odds from one concept, touched (record `at`) or not (-1); room.whole must hold the learner's features."""
+    """Log odds from one concept, touched (record `at`) or not (-1); room.whole must hold the learner's features.
+
+    `recall` is `recall_of`'s of a touched one.
+    """
     if at < 0:
         return float(room.blank_score[0]) + own_score(w, row, widen(1), room.blank, room)
-    concept_features(header, concepts[at], now, w.constants[2], room.part)
+    recalled_features(header, concepts[at], now, recall, room.part)
     pattern = widen(concepts[at].pattern)
     return shared_score(w, pattern, room.part) + own_score(w, row, pattern, room.part, room)
 
@@ -280,15 +285,16 @@ def score_question(
         at = find_row(concepts, row)
         add_level(concepts, at, share, room.level, room.spread)
         if at < 0:
-            total += share * concept_score(head, concepts, at, row, now, w, room)
+            total += share * concept_score(head, concepts, at, row, now, math.nan, w, room)
             continue
         if math.isnan(ready[at]):
-            ready[at] = concept_score(head, concepts, at, row, now, w, room)
+            recall = recall_of(concepts[at], now, w.constants[2], recall_factor(w.constants[2]))
+            ready[at] = concept_score(head, concepts, at, row, now, recall, w, room)
         total += share * ready[at]
         if i == 0:
             first_pattern = widen(concepts[at].pattern)
     if rows.shape[0] == 0:
-        total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, w, room)
+        total += concept_score(head, concepts, widen(-1), widen(NO_ROW), now, math.nan, w, room)
     met = find_question(recent, question)
     known = met >= 0
     seen = recent[max(met, 0)]

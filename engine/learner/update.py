@@ -196,10 +196,17 @@ def unrecalled(concept: Record, now: float, decay: float) -> float:
     A wrong answer renews a memory as FSRS sees it, since the learner has just met the matter again; but what was
     failed has not been shown to be known, and must not look better for it.
     """
-    gone = 0.0
+    recall = math.nan
     if concept.stability > 0.0:
         days = (now - float(concept.review_at)) / SECONDS_A_DAY
-        gone = 1.0 - retrievability(days, float(concept.stability), decay)
+        recall = retrievability(days, float(concept.stability), decay)
+    return lost(concept, recall)
+
+
+@kernel
+def lost(concept: Record, recall: float) -> float:
+    """As `unrecalled`, with the chance of recall at hand: NaN where memory has not started."""
+    gone = 0.0 if math.isnan(recall) else 1.0 - recall
     return float(max(gone, concept.missed / float(MOST_U1)))
 
 

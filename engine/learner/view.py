@@ -6,14 +6,16 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.jit import kernel, lean_kernel
-from engine.learner.features import SHRINK
-from engine.learner.memory import SECONDS_A_DAY, days_until, retrievability
+from engine.learner.features import SHRINK, log_run, recall_of
+from engine.learner.memory import SECONDS_A_DAY, days_until, recall_factor
 from engine.learner.score import Weights, concept_rate, logit
 from engine.learner.state import Records
-from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, sigmoid, unrecalled, widen
+from engine.learner.update import CONCEPT_VARIANCE, LOST_BELOW, Record, lost, sigmoid, unrecalled, widen
 from engine.types import F8, I4, U1, U4
 
 VIEW_FLOATS = 9
+RECALL = 2
+"""The column of the chance of recall."""
 VIEW_COUNTS = 4
 
 
@@ -37,8 +39,7 @@ def known_logit(header: Record, concepts: Records, at: int, row: int, w: Weights
     if at >= 0:
         level += concepts[at].mean[0]
         spread += concepts[at].variance[0]
-        run = float(concepts[at].run)
-        row_of_answers = math.copysign(math.log1p(abs(run)), run)
+        row_of_answers = log_run(widen(concepts[at].run))
     else:
         spread += CONCEPT_VARIANCE[0]
         row_of_answers = 0.0
@@ -90,13 +91,22 @@ class Standing(NamedTuple):
 
 
 @lean_kernel
-def stand_new(header: Record, row: int, w: Weights, floats: F8, counts: U4) -> None:
-    """Fill the row of a concept that was never touched, `mastery_of` by the learner's ability alone."""
+def doubt_of_new(header: Record, w: Weights) -> tuple[float, float]:
+    """Return what `stand_new` takes, the same for all concepts: what narrows the level, and the log odds' deviation."""
     spread = float(header.variance[0]) + CONCEPT_VARIANCE[0]
     narrowed = math.sqrt(1.0 + SHRINK * spread)
+    return narrowed, w.mastery[1] * math.sqrt(spread) / narrowed
+
+
+@lean_kernel
+def stand_new(
+    header: Record, row: int, w: Weights, doubt: tuple[float, float], floats: F8, counts: U4
+) -> None:
+    """Fill the row of a concept that was never touched, `mastery_of` by the learner's ability alone."""
+    narrowed, deviation = doubt
     p = sigmoid(w.mastery[0] + w.mastery[1] * (median_of(w, row) + header.mean[0]) / narrowed)
     floats[row, 0] = p
-    floats[row, 1] = p * (1.0 - p) * (w.mastery[1] * math.sqrt(spread) / narrowed)
+    floats[row, 1] = p * (1.0 - p) * deviation
     for column in range(2, VIEW_FLOATS):
         floats[row, column] = math.nan
     for column in range(VIEW_COUNTS):
@@ -107,24 +117,28 @@ def stand_new(header: Record, row: int, w: Weights, floats: F8, counts: U4) -> N
 def stand(header: Records, concepts: Records, w: Weights, now: float, standing: Standing) -> None:
     """Fill `place` and `mastered` throughout, and the rows of the concepts touched.
 
-    As `view_concepts`, but for the planned dates: floats[:, 5], [:, 7] and [:, 8] are NaN.
+    Mastery is `mastery_of`'s. As `view_concepts`, but for the planned dates: floats[:, 5], [:, 7] and [:, 8] are NaN.
     """
     head = header[0]
     floats, counts = standing.floats, standing.counts
     standing.mastered[:] = 0
     standing.place[:] = -1
+    decay = w.constants[2]
+    factor = recall_factor(decay)
     for at in range(concepts.shape[0]):
         concept = concepts[at]
         row = widen(concept.row)
         if row >= floats.shape[0]:
             break
         standing.place[row] = at
-        floats[row, 0], floats[row, 1] = mastery_of(head, concepts, at, row, now, w)
+        recall = recall_of(concept, now, decay, factor)
+        z, deviation = known_logit(head, concepts, at, row, w)
+        p = sigmoid(z + w.mastery[2] * lost(concept, recall))
+        floats[row, 0], floats[row, 1] = p, p * (1.0 - p) * deviation
         for column in range(2, VIEW_FLOATS):
             floats[row, column] = math.nan
         if concept.stability > 0.0:
-            days = (now - concept.review_at) / SECONDS_A_DAY
-            floats[row, 2] = retrievability(days, float(concept.stability), w.constants[2])
+            floats[row, 2] = recall
             floats[row, 3] = concept.stability
             floats[row, 4] = concept.difficulty
         if concept.attempts > 0:
@@ -155,8 +169,9 @@ def view_concepts(
     """
     head = header[0]
     decay = w.constants[2]
+    doubt = doubt_of_new(head, w)
     for row in range(floats.shape[0]):
-        stand_new(head, row, w, floats, counts)
+        stand_new(head, row, w, doubt, floats, counts)
     stand(header, concepts, w, now, Standing(floats, counts, flags, np.empty(flags.shape[0], np.int32)))
     for at in range(concepts.shape[0]):
         concept = concepts[at]

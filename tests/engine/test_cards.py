@@ -11,6 +11,7 @@ from engine.learner.features import hash_pair
 from engine.learner.many import score_candidates
 from engine.learner.pairs import AFTER_ANY, AFTER_OWN, by_question
 from engine.learner.score import find_pair, read_only
+from engine.learner.view import VIEW_COUNTS, VIEW_FLOATS, Standing, stand
 from engine.serving import Models, Serving, prepare
 from tests import worlds
 from tests.engine.learner.world import random_model
@@ -39,16 +40,23 @@ def scored(served: Serving, state: LearnerState, now: float) -> np.ndarray:
     """Return the chances of all questions from the kernel that serves."""
     rows = np.arange(served.catalog.question_count, dtype=np.uint32)
     recent, questions = read_only(state.recent), served.questions
-    met, place = np.full(len(rows), -1, np.int32), np.full(served.catalog.concept_count, -1, np.int32)
-    place[state.concepts["row"]] = np.arange(len(state.concepts))
+    met, size = np.full(len(rows), -1, np.int32), served.catalog.concept_count
+    standing = Standing(
+        np.empty((size, VIEW_FLOATS)),
+        np.empty((size, VIEW_COUNTS), np.uint32),
+        np.empty(size, np.uint8),
+        np.empty(size, np.int32),
+    )
+    stand(read_only(state.header), read_only(state.concepts), served.learner.weights, now, standing)
     for slot, row in enumerate(recent["question"].tolist()):
         if row < len(rows):
             met[row] = slot
     out = np.empty(len(rows))
     score_candidates(
-        read_only(state.header), read_only(state.concepts), recent, rows, met, place, questions.cards,
-        questions.card_of, (questions.after_code, questions.after_row, questions.after_weight),
-        served.question_concepts, served.learner.weights, now, out,
+        read_only(state.header), read_only(state.concepts), recent, rows, met, standing.place, standing.floats,
+        questions.cards, questions.card_of,
+        (questions.after_code, questions.after_row, questions.after_weight), served.question_concepts,
+        served.learner.weights, now, out,
     )  # fmt: skip
     return out
 
@@ -117,6 +125,11 @@ def test_a_card_holds_what_the_arrays_hold(seed: int) -> None:
         assert card["exercise_set"] == questions.exercise_set[row]
         assert card["concepts"] == len(concepts)
         assert not len(concepts) or card["concept"] == concepts[0]
+        label = questions.labels[row]
+        assert label["card"] == questions.card_of[row]
+        assert label["active"] == questions.active[row]
+        assert label["concepts"] == len(concepts)
+        assert label["concept"] == card["concept"]
 
 
 def test_questions_of_one_concept_lie_together_in_the_order_of_its_shelf() -> None:

@@ -1,6 +1,5 @@
 """The one pass gives what its stages give one by one, to the bit, for one learner and for many at once."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ def draw_one(
     held = len(desk.scores)
     lots, pool = np.zeros(held, LOT), np.zeros(held, ITEM)
     lay_out(desk.scores, found, policy.temperature, usual, asked[HISTORY] > 0, lots)
-    describe(found, desk, served.questions.seconds, asked, pool)
+    describe(found, desk, served.questions.cards, asked, pool)
     shown = min(query.limit, held)
     chosen, sameness = np.empty(shown, np.int64), np.empty(shown, np.float32)
     propensity, final = np.empty(shown), np.empty(shown)
@@ -199,12 +198,12 @@ def test_a_pool_that_was_kept_gives_what_a_new_one_gives(seed: int, name: str) -
     served, policy = with_followers(seed), BUILT_IN[name]
     rng = np.random.default_rng(seed)
     states = [worlds.someone(served, seed + i, answers=10 * i) for i in range(1, 4)]
-    queries = [replace(query_of(rng, served, 6), pool_seed=seed + i) for i in range(3)]
+    queries = [query_of(rng, served, 6)._replace(pool_seed=seed + i) for i in range(3)]
     made = pools_of(queries, states, served, policy, moments=[NOW - i for i in range(3)])
     kept = [pool.apart() for pool in made]
     before = [pool.words.tobytes() for pool in made]
     for luck in range(2):
-        queries = [replace(query, seed=100 + luck) for query in queries]
+        queries = [query._replace(seed=100 + luck) for query in queries]
         fresh = [
             recommend(query, state, served, policy, now=NOW - i).to_bytes()
             for i, (query, state) in enumerate(zip(queries, states, strict=True))

@@ -1,12 +1,23 @@
 """FSRS-6 against published answers and the reference package; grades."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from engine.learner import DEFAULT_WEIGHTS, grade_answer
-from engine.learner.memory import days_until, retrievability, schedule
+from engine.learner.features import log_count, log_run
+from engine.learner.memory import (
+    days_until,
+    forgetting,
+    recall_factor,
+    recalled,
+    retrievability,
+    review,
+    schedule,
+    stability_after,
+)
 from tests import naive_learner
 
 DAY = 86400
@@ -87,3 +98,23 @@ def test_grades() -> None:
     expected = np.array([1000, 1000, 1000, 1000, 1000, 1000, 0], np.float32)
     hints = np.array([0, 0, 0, 0, 1, 0, 0], np.uint8)
     assert list(grade_answer(correct, taken, expected, hints)) == [1, 4, 3, 2, 2, 3, 3]
+
+
+def test_what_is_shared_between_memories_changes_no_bit() -> None:
+    rng = np.random.default_rng(5)
+    w = DEFAULT_WEIGHTS
+    shared, factor = forgetting(w), recall_factor(w[20])
+    for days in (0.0, 0.5, *rng.uniform(1.0, 400.0, 30)):
+        stability, difficulty = float(rng.uniform(0.1, 300.0)), float(rng.uniform(1.0, 10.0))
+        recall = recalled(days, stability, w[20], factor)
+        assert recall == retrievability(days, stability, w[20])
+        for grade in (1, 2, 3, 4):
+            after = stability_after(stability, difficulty, days, grade, recall, shared)
+            assert max(after, 0.001) == review(stability, difficulty, days, grade, w)[0]
+
+
+def test_logs_of_counts_are_the_logs() -> None:
+    for count in (*range(300), 70_000):
+        assert log_count(count) == math.log1p(count)
+        assert log_run(-count) == -math.log1p(count)
+        assert log_run(count) == math.log1p(count)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.jit import kernel, prefetch
+from engine.jit import kernel, lean_kernel, prefetch
 from engine.learner.state import Records
 from engine.policy import SOURCES
 from engine.serving import ConceptArrays, QuestionArrays
@@ -90,7 +90,7 @@ class Candidates(NamedTuple):
         )
 
 
-@kernel
+@lean_kernel
 def slot_of(keys: U4, slots: I4, row: int) -> int:
     """Return the place of a row in the hash table, its own or the vacant one where it would go."""
     mask = keys.shape[0] - 1
@@ -101,7 +101,7 @@ def slot_of(keys: U4, slots: I4, row: int) -> int:
     return place
 
 
-@kernel
+@lean_kernel
 def _block(keys: U4, slots: I4, rows: U4) -> None:
     """Put rows into the hash table as never to be offered."""
     for i in range(rows.shape[0]):
@@ -110,7 +110,7 @@ def _block(keys: U4, slots: I4, rows: U4) -> None:
         slots[place] = BLOCKED
 
 
-@kernel
+@lean_kernel
 def _block_resting(keys: U4, slots: I4, recent: Records, now: float) -> None:
     """Put the recent questions that were answered right within `REST_S` into the hash table as never to be
     offered.
@@ -122,7 +122,7 @@ def _block_resting(keys: U4, slots: I4, recent: Records, now: float) -> None:
             slots[place] = BLOCKED
 
 
-@kernel
+@lean_kernel
 def _first_at_least(ascending: F4, start: int, end: int, value: float) -> int:
     """Return the first entry of ascending[start:end] that is not below `value`, `end` when there is none."""
     while start < end:
@@ -134,7 +134,7 @@ def _first_at_least(ascending: F4, start: int, end: int, value: float) -> int:
     return start
 
 
-@kernel
+@lean_kernel
 def shelf_start(logits: F4, start: int, end: int, wanted: float, luck: float) -> int:
     """Return the entry of the ascending logits[start:end] to start at: drawn evenly from those within
     BAND_LOGIT.
@@ -148,7 +148,7 @@ def shelf_start(logits: F4, start: int, end: int, wanted: float, luck: float) ->
     return min(low, end - 1)
 
 
-@kernel
+@lean_kernel
 def _walk(
     questions: QuestionArrays,
     survey: F4,
@@ -206,13 +206,14 @@ def _walk(
     return held
 
 
-@kernel
+@lean_kernel
 def _from_concepts(
     concepts: ConceptArrays,
     questions: QuestionArrays,
     survey: F4,
     wishes: F4,
     among: I8,
+    room: I8,
     found: Candidates,
     held: int,
     source: int,
@@ -221,9 +222,9 @@ def _from_concepts(
     seed: int,
 ) -> int:
     """Offer up to `quota` questions of the concepts that a source wants most; `aim` is the target's log
-    odds.
+    odds; `room` has 2 · MOST_CONCEPTS places.
     """
-    chosen, starts = np.empty(MOST_CONCEPTS, np.int64), np.empty(MOST_CONCEPTS, np.int64)
+    chosen, starts = room[:MOST_CONCEPTS], room[MOST_CONCEPTS:]
     few = quota if source in (RANDOM, FILL) else (quota + PER_CONCEPT - 1) // PER_CONCEPT
     count = best_rows(wishes[source], among, min(MOST_CONCEPTS, few), chosen)
     each = max(1 if source == RANDOM else PER_CONCEPT, (quota + count - 1) // max(count, 1))
@@ -258,7 +259,7 @@ def _from_concepts(
     return held
 
 
-@kernel
+@lean_kernel
 def _ask_for_shelf(questions: QuestionArrays, concept: int) -> None:
     """Have a short shelf brought near before it is searched; of a long one, too much would be brought for nothing."""
     start = questions.shelf_offsets[concept]
@@ -305,7 +306,7 @@ def gather(
     _block(found.keys, found.slots, blocked)
     _block_resting(found.keys, found.slots, recent, settings[NOW])
     aim = np.log(settings[TARGET] / (1.0 - settings[TARGET]))
-    among = _open_rows(concepts, survey)
+    among, room = _open_rows(concepts, survey), np.empty(2 * MOST_CONCEPTS, np.int64)
     held = wanted - wanted  # zero, but no constant: those are compiled for separately
     for source in range(quotas.shape[0]):
         goal = quotas[source] + held - held
@@ -317,12 +318,12 @@ def gather(
             goal -= found.counts[source]
         if goal > 0:
             held = _from_concepts(
-                concepts, questions, survey, wishes, among, found, held, source, goal, aim, seed
+                concepts, questions, survey, wishes, among, room, found, held, source, goal, aim, seed
             )
     return held
 
 
-@kernel
+@lean_kernel
 def best_rows(values: F4, among: I8, count: int, rows: I8) -> int:
     """Put the up to `count` indices with the largest non-negative values into `rows`, largest first, ties by index.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.catalog import Catalog, Sparse
 from engine.collaborative import WIDTH
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.pairs import LAST_TWO, MET, PairTable
 from engine.learner.score import Weights
 from engine.learner.state import Records
@@ -141,7 +141,7 @@ def _fill_vectors(order: U4, content: F4, factors: F4, cards: Records) -> None:
             cards[i].factor_step = coarsen(factors[row], STEPS, cards[i].factor)
 
 
-@kernel
+@lean_kernel
 def coarsen(vector: F4, steps: int, out: Records) -> float:
     """Fill out (64,) with the components of a vector as whole numbers of steps, at most `steps`; returns one step."""
     most = 0.0
@@ -153,7 +153,7 @@ def coarsen(vector: F4, steps: int, out: Records) -> float:
     return step
 
 
-@kernel
+@lean_kernel
 def alike(fine: Records, coarse: Records) -> int:
     """Return the inner product of two vectors (64,) in steps: whole numbers, which may be summed in any order."""
     total = np.int32(0)
@@ -163,7 +163,7 @@ def alike(fine: Records, coarse: Records) -> int:
     return int(total)
 
 
-@kernel
+@lean_kernel
 def dot(a: F4, b: F4) -> float:
     """Return the inner product of two vectors, four sums side by side; their length is a multiple of 4."""
     # One running sum would wait for itself; reordering is not allowed to the compiler, so it is written out.

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.catalog import Sparse
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.peers import Peers, train_peers
 from engine.types import F4, F8, I4, U1, U4
 
@@ -143,7 +143,7 @@ def _practised(factors: F4, rows: U4, confidence: F4, r: F4) -> tuple[F4, F4, in
     return items, weight, count
 
 
-@kernel
+@lean_kernel
 def _add_rows(rows: F4, shares: F4, out: F4) -> None:
     """Add to out (m,) the rows (k, m), each times its share (k,)."""
     for i in range(rows.shape[0]):
@@ -153,7 +153,7 @@ def _add_rows(rows: F4, shares: F4, out: F4) -> None:
             out[j] += row[j] * share
 
 
-@kernel
+@lean_kernel
 def _along(a: F4, b: F4) -> np.float32:
     """Return the inner product of two vectors in 32 bits, summed in order."""
     total = np.float32(0.0)
@@ -202,7 +202,7 @@ def fold_in(factors: F4, gram: F4, rows: U4, confidence: F4, steps: int) -> F4:
     return x
 
 
-@kernel
+@lean_kernel
 def as_liking(factors: F4, rows: U4, x: F4) -> None:
     """Scale x (64,) in place so that the best liked of the practised `rows` has x·y = 1; leave it when none is liked.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4, Prerequisite
 
 NEARLY_MASTERED = 0.70
@@ -308,7 +308,7 @@ def reach(edges: Adjacency, start: int, *, depth: int = NO_ROW) -> tuple[U4, I4]
     return found, distance[found]
 
 
-@kernel
+@lean_kernel
 def spread(offsets: I4, rows: U4, start: int, depth: int, distance: I4, queue: U4) -> int:
     """Breadth-first distances from `start` into `distance` (n,), preset to -1; visited rows into `queue` (n,).
 
@@ -332,7 +332,7 @@ def spread(offsets: I4, rows: U4, start: int, depth: int, distance: I4, queue: U
     return count
 
 
-@kernel
+@lean_kernel
 def carried(offsets: I4, rows: U4, hard: U1, c: int, proven: F8) -> float:
     """Return how far its prerequisites carry concept `c`, the ready[c] of `readiness`."""
     worst, soft_sum, soft_count = 1.0, 0.0, 0

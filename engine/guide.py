@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.cards import FINE_STEPS, STEPS, alike, coarsen, dot
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.score import read_only
 from engine.learner.state import Records
 from engine.peers import Peers, standing_weight
@@ -50,7 +50,7 @@ class Guide(NamedTuple):
         return cls._make(read_only(np.ascontiguousarray(array)) for array in held)
 
 
-@kernel
+@lean_kernel
 def roughly(vectors: F4, rough: npt.NDArray[np.int8], step: F4) -> None:
     """Fill rough (n, 64) with vectors (n, 64) in whole steps, and step (n,) with a step of each."""
     for i in range(vectors.shape[0]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.bound import Bound
 from engine.collaborative import FOLD_STEPS, WIDTH, as_liking, fold_in
-from engine.jit import kernel, prefetch
+from engine.jit import kernel, lean_kernel, prefetch
 from engine.learner.score import read_only
 from engine.learner.state import Records
 from engine.probing import probe
@@ -56,7 +56,7 @@ def _frozen(likes: Likes) -> Likes:
     return Likes(read_only(likes.factor), read_only(likes.profile), read_only(likes.near))
 
 
-@kernel
+@lean_kernel
 def _ask_for_row(vectors: F4, row: int) -> None:
     """Have a vector brought near that will be read soon, if there is one."""
     if row < vectors.shape[0]:

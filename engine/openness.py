@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.graph import NEARLY_MASTERED, carried
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.serving import ConceptArrays
 from engine.types import F8, I4, U1
 
@@ -75,7 +75,7 @@ def opened(concepts: ConceptArrays, rows: I4, proof: F8, found: Openness) -> Non
                 _wait(concepts, concepts.open_rows[edge], seen, found)
 
 
-@kernel
+@lean_kernel
 def _hand_down(concepts: ConceptArrays, proven: F8, held: I4) -> int:
     """Let what is proven prove what it rests on; fills held with the concepts proven at all, returns how many."""
     count = 0
@@ -93,7 +93,7 @@ def _hand_down(concepts: ConceptArrays, proven: F8, held: I4) -> int:
     return count
 
 
-@kernel
+@lean_kernel
 def _wait(concepts: ConceptArrays, d: int, seen: U1, found: Openness) -> None:
     """Count anew what waits for each prerequisite that a concept still lacks."""
     for edge in range(concepts.need_offsets[d], concepts.need_offsets[d + 1]):

@@ -9,7 +9,7 @@ import numpy as np
 from engine.bound import Bound
 from engine.candidates import MAX_CANDIDATES, VACANT, Candidates, gather, slot_of
 from engine.draw import LOT
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.many import score_candidates
 from engine.learner.state import Records
 from engine.learner.update import widen
@@ -228,7 +228,7 @@ def _desk(size: int) -> Desk:
     )
 
 
-@kernel
+@lean_kernel
 def describe(found: Candidates, desk: Desk, cards: Records, settings: F8, items: Records) -> None:
     """Fill items (n,) of dtype ITEM with what is known of each candidate; `cards` are the questions'."""
     for i in range(items.shape[0]):
@@ -257,7 +257,7 @@ def describe(found: Candidates, desk: Desk, cards: Records, settings: F8, items:
         item.mastered = desk.mastered[c]
 
 
-@kernel
+@lean_kernel
 def lay_out(
     scores: F8, found: Candidates, temperature: float, usual: U1, has_history: bool, lots: Records
 ) -> None:
@@ -294,7 +294,7 @@ def _room(asked: Asked) -> Candidates:
     )
 
 
-@kernel
+@lean_kernel
 def _meet(found: Candidates, held: int, recent: Records, met: I4) -> None:
     """Fill met (held,) with each candidate's place in the ring of recent questions, -1 where it is not there."""
     met[:held] = -1
@@ -305,7 +305,7 @@ def _meet(found: Candidates, held: int, recent: Records, met: I4) -> None:
                 met[known] = j
 
 
-@kernel
+@lean_kernel
 def _reason(concepts: ConceptArrays, outlook: F4, shown: int, limit: int, any_question: bool) -> int:
     """Return the number of the `SlateReason`."""
     if shown == limit:

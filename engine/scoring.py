@@ -29,7 +29,7 @@ import numpy as np
 from engine.candidates import Candidates, slot_of
 from engine.cards import FINE_STEPS, alike, coarsen, dot
 from engine.collaborative import CONFIDENCE
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.state import Records
 from engine.serving import ConceptArrays, QuestionArrays
 from engine.survey import (
@@ -67,7 +67,7 @@ REPEAT_HALF_LIFE_S = 86400.0
 SHOWN_REPETITION = 0.5
 
 
-@kernel
+@lean_kernel
 def lean(
     concepts: ConceptArrays, questions: QuestionArrays, survey: F4, found: Candidates, predicted: F8
 ) -> None:
@@ -88,7 +88,7 @@ def lean(
         predicted[i] = 1.0 / (1.0 + np.exp(-z))
 
 
-@kernel
+@lean_kernel
 def _practice(questions: QuestionArrays, survey: F4, found: Candidates, predicted: F8, values: F4) -> None:
     """Fill the terms that rest on what questions exercise."""
     for i in range(predicted.shape[0]):
@@ -139,7 +139,7 @@ def _taste(
         values[i, POPULARITY] = card.popularity
 
 
-@kernel
+@lean_kernel
 def _moment(seconds: float, p: float, settings: F8) -> float:
     """Return how well a question of this length and chance suits the moment."""
     available = settings[AVAILABLE_S]
@@ -149,7 +149,7 @@ def _moment(seconds: float, p: float, settings: F8) -> float:
     return float(fit * (1.0 - settings[FATIGUE] * effort) * (1.0 - 0.5 * settings[SMALL_SCREEN] * length))
 
 
-@kernel
+@lean_kernel
 def _repeated(found: Candidates, recent: Records, shown: U4, now: float, values: F4) -> None:
     """Fill `repetition`, from how recently each candidate was met or shown."""
     values[:, AGAIN] = 0.0

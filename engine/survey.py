@@ -10,7 +10,7 @@ import numpy as np
 from engine.cards import FINE_STEPS, alike, coarsen
 from engine.graph import FULLY_READY, spread
 from engine.guide import Guide, follow
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.learner.memory import (
     MINIMUM_STABILITY,
     SECONDS_A_DAY,
@@ -78,7 +78,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@kernel
+@lean_kernel
 def chance(seed: int, counter: int) -> float:
     """Return draw number `counter` of a seed, uniform on [0, 1): SplitMix64 (Steele, Lea and Flood 2014)."""
     z = np.uint64(seed) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN
@@ -88,7 +88,7 @@ def chance(seed: int, counter: int) -> float:
     return float(z >> np.uint64(11)) / 9007199254740992.0
 
 
-@kernel
+@lean_kernel
 def learning(mastery: float, factor: float) -> float:
     """Return the rise of `mastery` when its odds grow by `factor`, over the largest rise that factor can
     give.
@@ -98,14 +98,14 @@ def learning(mastery: float, factor: float) -> float:
     return float(rise * (root + 1.0) / (root - 1.0))
 
 
-@kernel
+@lean_kernel
 def known_after(known: float, right: bool) -> float:
     """Return the chance that a concept was known at an answer, given its outcome."""
     hit = known * (1.0 - SLIP if right else SLIP)
     return hit / (hit + (1.0 - known) * (GUESS if right else 1.0 - GUESS))
 
 
-@kernel
+@lean_kernel
 def known_by(pattern: int) -> tuple[float, float]:
     """Return (K, evidence) from a concept's last answers, bits behind a leading 1, the newest lowest.
 
@@ -127,19 +127,19 @@ def known_by(pattern: int) -> tuple[float, float]:
     return known, min(max(evidence, LEAST_EVIDENCE), MOST_EVIDENCE)
 
 
-@kernel
+@lean_kernel
 def remembering(
-    elapsed: float, stability: float, difficulty: float, recall: float, f: Forgetting
+    elapsed: float, stability: float, difficulty: float, recall: float, w: F8, f: Forgetting
 ) -> tuple[float, float]:
     """Return how much recall `HORIZON_DAYS` ahead rises by a review now, right or wrong, against none; each ≥ 0.
 
     `elapsed` are the days since the last review, `recall` the chance after them; right and wrong are the FSRS grades 3
     and 1.
     """
-    decay = f.weights[20]
+    decay = w[20]
     left = recalled(elapsed + HORIZON_DAYS, stability, decay, f.factor)
-    right = max(stability_after(stability, difficulty, elapsed, 3, recall, f), MINIMUM_STABILITY)
-    wrong = max(stability_after(stability, difficulty, elapsed, 1, recall, f), MINIMUM_STABILITY)
+    right = max(stability_after(stability, difficulty, elapsed, 3, recall, w, f), MINIMUM_STABILITY)
+    wrong = max(stability_after(stability, difficulty, elapsed, 1, recall, w, f), MINIMUM_STABILITY)
     return (
         max(0.0, recalled(HORIZON_DAYS, right, decay, f.factor) - left),
         max(0.0, recalled(HORIZON_DAYS, wrong, decay, f.factor) - left),
@@ -164,7 +164,7 @@ def _towards(concepts: ConceptArrays, objective: int, proven: F8, out: F4) -> No
         out[c, TOWARDS] = share if proven[c] < FULLY_READY else 0.5 * share
 
 
-@kernel
+@lean_kernel
 def _speaking(touched: Records, view: F8, known: F8, evidence: F8, proof: F8, rows: I4) -> int:
     """Fill what answers say of the concepts touched, each (k,), and rows (k,); returns how many are in the catalogue.
 
@@ -187,7 +187,7 @@ def _speaking(touched: Records, view: F8, known: F8, evidence: F8, proof: F8, ro
     return int(touched.shape[0])
 
 
-@kernel
+@lean_kernel
 def _doubt(concepts: ConceptArrays, touched: Records, evidence: F8, ready: F8) -> None:
     """Let the answers to a practised concept raise or lower the readiness of it, by Bayes' rule.
 
@@ -201,7 +201,7 @@ def _doubt(concepts: ConceptArrays, touched: Records, evidence: F8, ready: F8) -
             ready[c] = prior * evidence[i] / (prior * evidence[i] + 1.0 - prior)
 
 
-@kernel
+@lean_kernel
 def promise(known: float, mastery: float, factor: float) -> float:
     """Return what practice can teach, 0 to 1, for K as recalled, mastery, and the growth of its odds by an answer.
 
@@ -262,7 +262,7 @@ def survey(
     for c in range(size):
         at = standing.place[c]
         if at >= 0:
-            _touched(concepts, touched[at], known[at], found, rates, settings, standing, c, out[c])
+            _touched(concepts, touched[at], known[at], found, memory, rates, settings, standing, c, out[c])
         elif found.ready[c] > 0.0:
             stand_new(header[0], c, weights, doubt, standing.floats, standing.counts)
             _untouched(concepts, found, standing.floats[c, 0], c, out[c])
@@ -276,12 +276,13 @@ def survey(
     _wish(concepts, standing, profile, settings, seed, out, wishes)
 
 
-@kernel
+@lean_kernel
 def _touched(
     concepts: ConceptArrays,
     record: Record,
     known: float,
     found: Openness,
+    memory: F8,
     rates: Forgetting,
     settings: F8,
     standing: Standing,
@@ -297,7 +298,9 @@ def _touched(
     if not np.isnan(recall):
         share = HELD_SHARE * known
         elapsed = max(settings[NOW] - record.review_at, 0.0) / SECONDS_A_DAY
-        if_right, if_wrong = remembering(elapsed, standing.floats[c, 3], standing.floats[c, 4], recall, rates)
+        if_right, if_wrong = remembering(
+            elapsed, standing.floats[c, 3], standing.floats[c, 4], recall, memory, rates
+        )
         right = 1.0 - (1.0 - right) * (1.0 - share * if_right)
         wrong = 1.0 - (1.0 - wrong) * (1.0 - share * if_wrong)
         held = 1.0 if record.mastered == 1 else (record.correct + 0.5) / (record.attempts + 1.0)
@@ -313,7 +316,7 @@ def _touched(
     row[WRONG] = worth * wrong
 
 
-@kernel
+@lean_kernel
 def _untouched(concepts: ConceptArrays, found: Openness, mastery: float, c: int, row: F4) -> None:
     """Fill READY to WRONG and STANDING of an open concept that was never touched."""
     m = min(max(mastery, 0.001), 0.999)

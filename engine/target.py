@@ -12,7 +12,7 @@ and the draw is seeded by the request, so that a slate can be made again.
 import math
 from typing import Final
 
-from engine.jit import kernel
+from engine.jit import lean_kernel
 from engine.learner.score import read_only
 from engine.learner.state import LearnerState, Records
 from engine.learner.update import GLOBAL_DECAY
@@ -32,7 +32,7 @@ _COUNTER = 424243
 """Draws of the target take counters from here on."""
 
 
-@kernel
+@lean_kernel
 def recent_success(header: Records) -> tuple[float, float]:
     """Return (right, tried) of the last answers, each faded by `GLOBAL_DECAY[WINDOW]` an answer since.
 
@@ -44,7 +44,7 @@ def recent_success(header: Records) -> tuple[float, float]:
     return min(max(right, 0.0), tried), tried
 
 
-@kernel
+@lean_kernel
 def aim(header: Records, success: float, reach: float, seed: int) -> float:
     """Return the success to aim at, within `success` ± `reach`; `header` (1,) is the state's."""
     if reach <= 0.0 or header[0].applied == 0:

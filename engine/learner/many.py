@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from engine.jit import kernel, prefetch
+from engine.jit import kernel, lean_kernel, prefetch
 from engine.learner.features import (
     N_CONCEPT,
     N_GLOBAL,
@@ -106,7 +106,7 @@ def score_candidates(
         out[i] = sigmoid(out[i])
 
 
-@kernel
+@lean_kernel
 def _ask_for_weights(head: Record, cards: Records, places: I4, w: Weights) -> None:
     """Have brought near what the model holds of the candidates' first concepts: of each, two places far apart."""
     follows = head.applied > 0 and w.pair_key.shape[0] > 1 and head.last_concept[0] != NO_ROW
@@ -128,7 +128,7 @@ def _ask_for_weights(head: Record, cards: Records, places: I4, w: Weights) -> No
             prefetch(w.pair_weight, int(slot))
 
 
-@kernel
+@lean_kernel
 def _own_part(
     head: Record,
     recent: Records,
@@ -171,7 +171,7 @@ def _add_after_question(head: Record, questions: U4, after: tuple[I8, U4, F4], o
             out[i] += weights[at]
 
 
-@kernel
+@lean_kernel
 def _add_after_concept(head: Record, cards: Records, places: I4, w: Weights, known: F8, out: F8) -> None:
     """Add to out (n,) the weights of pairs of the first concept with the last one; known (concepts,) is overwritten."""
     known[:] = math.nan
@@ -189,7 +189,7 @@ def _add_after_concept(head: Record, cards: Records, places: I4, w: Weights, kno
         out[i] += known[row]
 
 
-@kernel
+@lean_kernel
 def _after_concept(head: Record, concept: int, w: Weights) -> float:
     """Return the weight of a concept after the last one, 0 when it has none."""
     if head.last_concept[0] == NO_ROW:

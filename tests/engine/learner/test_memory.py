@@ -109,7 +109,7 @@ def test_what_is_shared_between_memories_changes_no_bit() -> None:
         recall = recalled(days, stability, w[20], factor)
         assert recall == retrievability(days, stability, w[20])
         for grade in (1, 2, 3, 4):
-            after = stability_after(stability, difficulty, days, grade, recall, shared)
+            after = stability_after(stability, difficulty, days, grade, recall, w, shared)
             assert max(after, 0.001) == review(stability, difficulty, days, grade, w)[0]
 
 

@@ -16,9 +16,10 @@ from engine.likes import likes_of
 from engine.packing import MOST_WORDS
 from engine.pipeline import Asked, Pooled, Rule, fill_pools
 from engine.policy import Policy
-from engine.pools import Pool, Slates, draw_slates
+from engine.pools import Pool
 from engine.serving import Serving
 from engine.slate import HEAD, Slate, blank_heads
+from engine.slates import Slates, draw_slates
 from engine.survey import COLLABORATIVE
 from engine.types import F4, NO_ROW, U1, U4
 

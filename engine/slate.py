@@ -169,11 +169,6 @@ class Slate:
     def _columns(self) -> dict[str, list[Any]]:
         return {}
 
-    @cached_property
-    def memo(self) -> dict[int, Any]:
-        """What the server may keep of items by question row: true of the learner, whatever was drawn."""
-        return {}
-
     def to_bytes(self) -> bytes:
         """Return the slate in its stored form, which `from_bytes` reads."""
         head = blank_heads(1, self.policy, self.model_version)

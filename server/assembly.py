@@ -28,7 +28,7 @@ from server.measuring import degraded_counter, measure_pools, measure_store, mea
 from server.metrics import Meter
 from server.model_parts import model_source
 from server.pools import PoolCache
-from server.services import answer_bytes
+from server.services import answer_bytes, reply_bytes
 from server.services.analytics import AnalyticsService
 from server.services.catalog import CatalogService
 from server.services.learner import LearnerService
@@ -36,6 +36,7 @@ from server.services.practice import PracticeService
 from server.services.recommendation import RecommendationService
 from server.system_metrics import SystemMetricsReader
 from server.tenants import Tenants
+from store import slate_values
 from store.stores import STATE, Stores, memory_stores, open_stores
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
@@ -82,6 +83,8 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     # Nobody should wait for a compiler in the first call.
     warm_up()
     answer_bytes.warm_up()
+    reply_bytes.warm_up()
+    slate_values.warm_up()
     stores = open_settings_stores(settings)
     experiments = experiments_of(settings, stores, policies)
     meter = meter_of(settings)

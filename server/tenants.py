@@ -5,16 +5,19 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.catalog import Catalog, build_catalog
 from engine.content import WIDTH
+from engine.labels import Labels
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.serving import Models, Serving, prepare
+from engine.types import I4, U1
 from server.answer_facts import FactSource
 from server.logs import log
 from store import catalogs
@@ -30,6 +33,25 @@ MOST_TENANTS = 64
 _LOG = logging.getLogger("genie.tenants")
 
 
+class Titles(NamedTuple):
+    """Names of concepts by row as bytes, one after another."""
+
+    data: U1
+    starts: I4
+    """(nc + 1,) where each begins."""
+    longest: int
+
+    @classmethod
+    def of(cls, titles: Sequence[str]) -> "Titles":
+        """Lay names end to end."""
+        texts = [title.encode() for title in titles]
+        starts = np.zeros(len(texts) + 1, np.int32)
+        sizes = np.fromiter(map(len, texts), np.int32, len(texts))
+        np.cumsum(sizes, out=starts[1:])
+        # The byte at the end keeps the array from being empty, which would be another kind of array.
+        return cls(np.frombuffer(b"".join(texts) + b"\x00", np.uint8), starts, int(sizes.max(initial=0)))
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """One catalogue version with one model version."""
@@ -38,10 +60,16 @@ class Bundle:
     facts: FactSource
     model_failed: bool = False
     """A trained model was there but could not be used; the one before, or priors, stand in."""
-    encoded: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
-    """What is the same in every reply that holds a question, by its row: a memo of `services.slate_bytes`."""
+    names: Labels = field(init=False)
+    """Ids of questions, with those of their concepts: a memo of `services.question_names`."""
+    titles: "Titles" = field(init=False)
     serial: int = field(default_factory=itertools.count().__next__)
     """A number that no other bundle of this process has."""
+
+    def __post_init__(self) -> None:
+        """Lay out what replies are written with."""
+        object.__setattr__(self, "names", Labels(len(self.catalog.question_ids)))
+        object.__setattr__(self, "titles", Titles.of(self.catalog.titles))
 
     @property
     def catalog(self) -> Catalog:

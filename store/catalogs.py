@@ -8,6 +8,7 @@ back to the same row.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -83,7 +84,13 @@ _QUESTIONS: Final[_Kind[Question]] = _Kind(
 def read_counts(reader: Reader) -> CatalogCounts:
     """The catalogue in numbers, its version among them."""
     value = reader.get(Table.META)
-    return CatalogCounts() if value is None else codec.CATALOG_COUNTS.decode(value)
+    return CatalogCounts() if value is None else _counts(value)
+
+
+@lru_cache(maxsize=64)
+def _counts(value: bytes) -> CatalogCounts:
+    """Remembered, since every call looks whether they have changed."""
+    return codec.CATALOG_COUNTS.decode(value)
 
 
 def get_concept(reader: Reader, concept_id: str) -> Concept | None:

@@ -91,6 +91,10 @@ class RecordCodec(Generic[T]):
         """The value to store."""
         return self._versioned.seal(self._encoder.encode(record))
 
+    def seal(self, payload: bytes) -> bytes:
+        """The value to store, of a MessagePack map at the current version."""
+        return self._versioned.seal(payload)
+
     def payload(self, value: bytes) -> bytes:
         """The MessagePack map, at the current version. Raises StoreCorrupt, StoreTooNew."""
         return self._versioned.open(value)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from store.slate_journal import (
     Waiting,
     first_of,
     lock_of_dead,
+    recorded,
 )
 from store.slate_ring import take_in, write_owners
 from store.tallies import tally_slates
@@ -67,16 +68,24 @@ class ServingStore(LmdbStore):
     def let_wait(self, slate: Waiting) -> bool:
         """Have a slate wait in the journal, from where it is found as in the tables; False when it must be written."""
         keys.checked_learner(slate.partition)
+        record = recorded(slate)
+        return self.let_wait_many(record, [len(record)]) == 1
+
+    def let_wait_many(self, records: "memoryview[int]", ends: Sequence[int]) -> int:
+        """Have the first of many slates wait, as `OwnJournal.append` takes them; the others must be written.
+
+        How many wait is returned.
+        """
         journal = self._own
         if journal is None:
             journal = self._begin()
         if journal is None:
-            return False
-        waits = journal.append(slate)
+            return 0
+        waiting = journal.append(records, ends)
         # A journal that is full has room again after the next move, which must come though nothing more can wait.
         if not self._some_wait.is_set():
             self._some_wait.set()
-        return waits
+        return waiting
 
     def waiting_slate(self, recommendation_id: bytes) -> Waiting | None:
         """The slate with this id, if it waits in any process's journal."""

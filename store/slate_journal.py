@@ -18,6 +18,7 @@ import secrets
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -154,22 +155,25 @@ class OwnJournal(Journal):
         self._shut = False
         super().__init__(path)
 
-    def append(self, slate: Waiting) -> bool:
-        """Have a slate wait; False when there is no room."""
-        tenant, learner = slate.partition.tenant.encode(), slate.partition.learner_id.encode()
-        facts = _FACTS.pack(slate.day, slate.questions, len(tenant), len(learner))
-        body = b"".join((slate.recommendation_id, facts, tenant, learner, slate.value))
+    def append(self, records: "memoryview[int]", ends: Sequence[int]) -> int:
+        """Have the first of these slates wait, as many as there is room for; how many these are.
+
+        The records stand one after another, length and checksum still to be written, which is done where they are.
+        """
+        start = count = 0
         with self._lock:
-            start = self._end
-            first = start + _RECORD.size
-            end = first + len(body)
-            if end > FILE_BYTES or self._shut:
-                return False
-            self._own[first:end] = body
-            _RECORD.pack_into(self._own, start, len(body), crc32(body, self._generation))
-            self._end = end
+            room = 0 if self._shut else FILE_BYTES - self._end
+            for end in ends:
+                if end > room:
+                    break
+                first = start + _RECORD.size
+                _RECORD.pack_into(records, start, end - first, crc32(records[first:end], self._generation))
+                start = end
+                count += 1
+            self._own[self._end : self._end + start] = records[:start]
+            self._end += start
             self._publish()
-        return True
+        return count
 
     def compact(self, moved: bytes | None) -> None:
         """Bring what waits back to the start, in a new generation. Nobody may move slates meanwhile."""
@@ -226,6 +230,14 @@ def lock_of_dead(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def recorded(slate: Waiting) -> "memoryview[int]":
+    """The slate as `OwnJournal.append` takes it."""
+    tenant, learner = slate.partition.tenant.encode(), slate.partition.learner_id.encode()
+    facts = _FACTS.pack(slate.day, slate.questions, len(tenant), len(learner))
+    parts = bytes(_RECORD.size), slate.recommendation_id, facts, tenant, learner, slate.value
+    return memoryview(bytearray().join(parts))
 
 
 def _unpacked(body: bytes) -> Waiting:

@@ -23,24 +23,54 @@ from store.slate_ring import (
     ID_CHARACTERS,
     OWNER_CHARACTERS,
     RING,
+    TOKEN_CHARACTERS,
     Ring,
     owner_of,
     slot_key,
     token_of,
     write_owners,
 )
+from store.slate_values import NewSlates, records_of, value_in
 from store.tallies import tally_slates, utc_day
 
 TOKEN_BYTES = 12
 
 
+def slate_ids(learner_ids: Sequence[str]) -> list[str]:
+    """New ids of slates that no request names, one a learner: 32 characters each, the last half random."""
+    # In one go: asking for chance is a system call.
+    tokens = urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES * len(learner_ids))).decode()
+    return [
+        _owner_text(learner_id) + tokens[place * TOKEN_CHARACTERS : (place + 1) * TOKEN_CHARACTERS]
+        for place, learner_id in enumerate(learner_ids)
+    ]
+
+
 def slate_id(learner_id: str, request_digest: bytes = b"") -> str:
     """A new slate's id, 32 characters: the same for the same learner and request, random without a request digest."""
-    if request_digest:
-        token = blake2b(request_digest, digest_size=TOKEN_BYTES).digest()
-    else:
-        token = secrets.token_bytes(TOKEN_BYTES)
+    if not request_digest:
+        return slate_ids([learner_id])[0]
+    token = blake2b(request_digest, digest_size=TOKEN_BYTES).digest()
     return _owner_text(learner_id) + urlsafe_b64encode(token).decode()
+
+
+def keep_slates(store: Store, tenant: str, new: NewSlates) -> "list[SlateRecord | StoreError | None]":
+    """Keep slates of learners whose ids are known to be good; None for one that is kept as it is.
+
+    For one with a request's digest, the one that was there under its id and has not expired; or why it is not kept.
+    """
+    records, ends = records_of(new, tenant)
+    waiting = 0
+    if not new.request_digest and isinstance(store, ServingStore):
+        waiting = store.let_wait_many(records, ends)
+    kept: list[SlateRecord | StoreError | None] = [None] * len(ends)
+    if waiting < len(ends):
+        starts = [0, *ends]
+        left = range(waiting, len(ends))
+        slates = [codec.SLATE.decode(value_in(records[starts[place] : ends[place]])) for place in left]
+        for place, slate, held in zip(left, slates, write_slates(store, tenant, slates), strict=True):
+            kept[place] = None if held is slate else held
+    return kept
 
 
 def write_slate(store: Store, tenant: str, slate: SlateRecord) -> SlateRecord:

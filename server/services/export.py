@@ -12,9 +12,9 @@ from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server import convert
 from server.learner_views import masteries, stats_message, touched_rows, view_of
+from server.services.outcomes import Kept
 from server.services.practice import session_message
 from server.services.slate_bytes import slate_message
-from server.services.slates import Kept
 from server.tenants import Bundle
 from store.answer_log import AnswerLog, chronological
 from store.api import Partition, Reader, Store

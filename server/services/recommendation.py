@@ -1,7 +1,7 @@
 """RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,15 +16,9 @@ from server.pools import PoolCache
 from server.rpc import Call
 from server.services.explanations import Explainer
 from server.services.feedback import take_feedback
-from server.services.slate_bytes import (
-    Encoded,
-    batch_failure,
-    batch_result,
-    recommend_response,
-    recommendation_bytes,
-    slate_message,
-)
-from server.services.slates import Kept, SlateMaker
+from server.services.outcomes import Kept, Outcome
+from server.services.slate_bytes import Encoded, batch_results, recommend_response, slate_message
+from server.services.slates import SlateMaker
 from server.services.wishes import Wish, wish_of
 from server.tenants import Bundle, Tenants
 from server.validate import Violations, page_start, page_token
@@ -110,15 +104,14 @@ class RecommendationService:
             some = asked[start : start + AT_ONCE]
             if size > MOST_REPLY_BYTES and full is None:
                 full = errors.BatchTooLarge(field="learner_ids", size=len(asked), limit=start)
-            made = self._made([name for name, refused in some if refused is None], wish, bundle, call, full)
-            for learner_id, refused in some:
-                outcome = refused or next(made)
-                if isinstance(outcome, Kept):
-                    self._note(outcome)
-                    results.append(batch_result(learner_id, recommendation_bytes(outcome, bundle, level)))
-                else:
-                    results.append(batch_failure(learner_id, outcome.status().SerializeToString()))
-                size += len(results[-1])
+            made = iter(
+                self._made([name for name, refused in some if refused is None], wish, bundle, call, full)
+            )
+            outcomes = [refused or next(made) for _, refused in some]
+            for outcome in outcomes:
+                self._note(outcome)
+            results += batch_results([name for name, _ in some], outcomes, bundle, level)
+            size += sum(map(len, results[-len(some) :]))
         return Encoded(b"".join(results))
 
     def _made(
@@ -128,17 +121,17 @@ class RecommendationService:
         bundle: Bundle,
         call: Call,
         full: errors.GenieError | None,
-    ) -> Iterator[Kept | errors.GenieError]:
+    ) -> Sequence[Outcome]:
         """What becomes of some learners of a batch; `full` when its reply has no room for more."""
         if not learner_ids:
-            return iter(())
+            return ()
         try:
             call.check()
         except errors.GenieError as error:
             full = error
         if full is not None:
-            return iter([full] * len(learner_ids))
-        return iter(self._maker.make_many(learner_ids, wish, bundle, call, started=time.monotonic()))
+            return [full] * len(learner_ids)
+        return self._maker.make_many(learner_ids, wish, bundle, call, started=time.monotonic())
 
     def list_active_recommendations(
         self, request: pb.ListActiveRecommendationsRequest, call: Call
@@ -226,9 +219,10 @@ class RecommendationService:
             explanation=explanation,
         )
 
-    def _note(self, kept: Kept) -> None:
-        if kept.degraded != pb.DEGRADED_REASON_UNSPECIFIED:
-            self._note_degraded(pb.DegradedReason.Name(kept.degraded).removeprefix("DEGRADED_REASON_"))
+    def _note(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, errors.GenieError) and outcome.degraded:
+            reason = pb.DegradedReason.ValueType(outcome.degraded)
+            self._note_degraded(pb.DegradedReason.Name(reason).removeprefix("DEGRADED_REASON_"))
 
     def _policy(self, name: str) -> Policy:
         policy = self._policies.get(name or self._default_policy)

@@ -1,54 +1,19 @@
-"""Slates as the bytes of their messages, names encoded once a catalogue. What they mean is `recommendation`'s.
+"""Slates as messages, and replies with slates as bytes. What they mean is `recommendation`'s.
 
-The same bytes as the generated classes give, field by field in order of number; what is rare, or explained at length,
-is left to them.
+What was just drawn, and is explained in a sentence or not at all, is written as bytes at once (`reply_bytes`); the
+rest is left to the generated classes.
 """
 
-import struct
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Sequence
 
-import numpy as np
-
-from engine.reasons import PlainItem, main_reason, plain_items
-from engine.slate import ITEM, Slate, SlateReason
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
-from server import convert
+from server import convert, errors
 from server.services.explanations import Explainer, source_values
-from server.services.slates import Kept
+from server.services.outcomes import Kept, Outcome, Placed
+from server.services.question_names import concept_ids
+from server.services.reply_bytes import SHORTFALLS, reply_fields
 from server.tenants import Bundle
-
-SHORTFALLS: Final = {
-    SlateReason.FULL: pb.SHORTFALL_REASON_UNSPECIFIED,
-    SlateReason.EMPTY_CATALOG: pb.SHORTFALL_REASON_EMPTY_CATALOG,
-    SlateReason.ALL_EXCLUDED: pb.SHORTFALL_REASON_EXCLUDED,
-    SlateReason.FEW_ELIGIBLE: pb.SHORTFALL_REASON_FEW_ELIGIBLE,
-    SlateReason.NOTHING_OPEN: pb.SHORTFALL_REASON_PREREQUISITES_MISSING,
-}
-
-MOST_ENCODED = 100_000
-"""Questions whose names are kept encoded; past this, all are let go and encoded anew as they come up."""
-
-MOST_ITEMS = 127
-"""Of a slate whose ranks take one byte each; a longer one is left to the generated classes."""
-
-_SCORE = struct.Struct("<BBd")
-_PREDICTED = _CHANCE = struct.Struct("<Bd")
-_DRAWN_BYTES = 1 + _SCORE.size + _CHANCE.size
-_REVIEW = b"\x48\x01"
-_UNTOLD = -2
-_NOT_TOLD = (_UNTOLD,) * MOST_ITEMS
-_FIELDS: Mapping[str, Any] = ITEM.fields or {}
-_DRAWN: "np.dtype[Any]" = np.dtype(
-    {
-        "names": ["question", "score", "propensity"],
-        "formats": [_FIELDS[name][0] for name in ("question", "score", "propensity")],
-        "offsets": [_FIELDS[name][1] for name in ("question", "score", "propensity")],
-        "itemsize": ITEM.itemsize,
-    }
-)
-"""An item, seen as what a draw from the learner's pool says of it."""
 
 
 class Encoded:
@@ -65,100 +30,55 @@ class Encoded:
         return self._data
 
 
-def recommend_response(kept: Kept, bundle: Bundle, level: int) -> Encoded:
+def recommend_response(outcome: Placed | Kept, bundle: Bundle, level: int) -> Encoded:
     """A `RecommendResponse` with a slate, explained at the level."""
-    return Encoded(_field(b"\x0a", recommendation_bytes(kept, bundle, level)))
+    if isinstance(outcome, Placed) and level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
+        return Encoded(reply_fields(outcome.group, bundle, level, batch=False)[outcome.place])
+    message = slate_message(_kept(outcome, bundle), bundle, level)
+    return Encoded(pb.RecommendResponse(recommendation=message).SerializeToString())
 
 
-def batch_result(learner_id: str, recommendation: bytes) -> bytes:
-    """A field of `BatchRecommendResponse`: the result of a learner who has a slate."""
-    return _field(b"\x0a", _field(b"\x0a", learner_id.encode()) + _field(b"\x12", recommendation))
-
-
-def batch_failure(learner_id: str, error: bytes) -> bytes:
-    """A field of `BatchRecommendResponse`: the result of a learner who has an error, a `google.rpc.Status`."""
-    name = _field(b"\x0a", learner_id.encode()) if learner_id else b""
-    return _field(b"\x0a", name + _field(b"\x1a", error))
-
-
-def recommendation_bytes(kept: Kept, bundle: Bundle, level: int) -> bytes:
-    """The bytes of `slate_message`."""
-    record, slate = kept
-    # Names are encoded for the catalogue that is served now; a slate of another one has its own.
-    brief = level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE and len(slate.items) <= MOST_ITEMS
-    if not brief or slate.catalog_version != bundle.catalog.version:
-        return slate_message(kept, bundle, level).SerializeToString()
-    told = level > explanation_pb2.EXPLANATION_LEVEL_NONE
-    leads = slate.leads if told else _NOT_TOLD
-    memo: dict[int, _Constant] = slate.memo
-    plain: list[PlainItem] = []
-    parts = [_field(b"\x0a", record.recommendation_id.encode()), _field(b"\x12", record.learner_id.encode())]
-    for place, (row, score, propensity) in enumerate(slate.items.view(_DRAWN).tolist()):
-        if not (score and propensity):
-            # A number that is 0 is not written; too rare to be worth more.
-            explainer = Explainer(slate, bundle.catalog, record.correlation_id)
-            item = _item(explainer, place, record.question_ids[place], bundle, level)
-            parts.append(_field(b"\x1a", item.SerializeToString()))
+def batch_results(
+    learner_ids: Sequence[str], outcomes: Sequence[Outcome], bundle: Bundle, level: int
+) -> list[bytes]:
+    """For each learner the field of a `BatchRecommendResponse` that holds what became of the request."""
+    fields: dict[int, list[bytes]] = {}
+    results = []
+    for learner_id, outcome in zip(learner_ids, outcomes, strict=True):
+        if isinstance(outcome, Placed) and level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
+            told = fields.get(id(outcome.group))
+            if told is None:
+                told = fields[id(outcome.group)] = reply_fields(outcome.group, bundle, level, batch=True)
+            results.append(told[outcome.place])
             continue
-        constant = memo.get(row)
-        if constant is None or constant[0] != leads[place]:
-            plain = plain or plain_items(slate.items)
-            constant = memo[row] = _constant(slate, plain[place], leads[place], bundle)
-        _, head, middle, end = constant
-        parts += (
-            head,
-            _SCORE.pack(place + 1, 0x21, score),
-            middle,
-            _CHANCE.pack(0x41, propensity),
-            end,
-        )
-    parts.append(_rest(kept).SerializeToString())
-    return b"".join(parts)
+        result = pb.BatchRecommendResult(learner_id=learner_id)
+        if isinstance(outcome, errors.GenieError):
+            result.error.CopyFrom(outcome.status())
+        else:
+            result.recommendation.CopyFrom(slate_message(_kept(outcome, bundle), bundle, level))
+        results.append(pb.BatchRecommendResponse(results=[result]).SerializeToString())
+    return results
 
 
-_Constant = tuple[int, bytes, bytes, bytes]
-"""What is the same of an item whenever it is drawn for a learner as they are now: the term that leads, as in
-`Slate.leads`, or `_UNTOLD`; then the bytes before rank and score, those between them and the propensity, the rest."""
-
-
-def _constant(slate: Slate, item: PlainItem, lead: int, bundle: Bundle) -> _Constant:
-    first, last = bundle.encoded.get(item.question) or _encode_names(bundle, item.question)
-    middle = _PREDICTED.pack(0x29, item.predicted) if item.predicted else b""
-    if lead != _UNTOLD:
-        middle += _field(b"\x32", main_reason(slate, item, lead, bundle.catalog.titles).encode())
-    middle += _SOURCES[item.sources]
-    end = _REVIEW + last if item.attempts else last
-    return lead, _opened(_DRAWN_BYTES + len(middle) + len(end), first), middle, end
-
-
-def _opened(others: int, first: bytes) -> bytes:
-    """How an item begins whose first field, the names, is followed by so many bytes, its rank to begin with."""
-    size = others + len(first)
-    return b"\x1a" + (_LENGTHS[size] if size < _SHORT else _varint(size)) + first + b"\x18"
+def _kept(outcome: Placed | Kept, bundle: Bundle) -> Kept:
+    return outcome.group.kept(outcome.place, bundle) if isinstance(outcome, Placed) else outcome
 
 
 def slate_message(kept: Kept, bundle: Bundle, level: int) -> pb.Recommendation:
     """A slate as a message, explained at the level."""
     record, slate = kept
     explainer = Explainer(slate, bundle.catalog, record.correlation_id)
-    message = _rest(kept)
-    message.recommendation_id = record.recommendation_id
-    message.learner_id = record.learner_id
-    message.items.extend(
-        _item(explainer, place, record.question_ids[place], bundle, level)
-        for place in range(len(slate.items))
-    )
-    return message
-
-
-def _rest(kept: Kept) -> pb.Recommendation:
-    """The message without its ids and items."""
-    record, slate = kept
     return pb.Recommendation(
+        recommendation_id=record.recommendation_id,
+        learner_id=record.learner_id,
+        items=[
+            _item(explainer, place, record.question_ids[place], bundle, level)
+            for place in range(len(slate.items))
+        ],
         policy=slate.policy,
         model_version=slate.model_version,
         degraded=kept.degraded != pb.DEGRADED_REASON_UNSPECIFIED,
-        degraded_reason=kept.degraded,
+        degraded_reason=pb.DegradedReason.ValueType(kept.degraded),
         shortfall_reason=SHORTFALLS[slate.reason],
         create_time=convert.timestamp(record.created_at),
         expire_time=convert.timestamp(record.expires_at),
@@ -173,7 +93,7 @@ def _item(
     slate = explainer.slate
     message = pb.RecommendedItem(
         question_id=question_id,
-        concept_ids=_concept_ids(bundle, slate.column("question")[place]),
+        concept_ids=concept_ids(bundle, slate.column("question")[place]),
         rank=place + 1,
         score=slate.column("score")[place],
         predicted_success=slate.column("predicted")[place],
@@ -188,51 +108,3 @@ def _item(
         message.explanation.CopyFrom(explainer.explanation(place, level))
         message.explanation.question_id = question_id
     return message
-
-
-def _concept_ids(bundle: Bundle, row: int) -> list[str]:
-    own = bundle.question_concepts
-    if row + 1 >= len(own.offsets):
-        return []
-    rows = own.concepts[own.offsets[row] : own.offsets[row + 1]].tolist()
-    return [name for name in map(bundle.concept_id, rows) if name]
-
-
-def _encode_names(bundle: Bundle, row: int) -> tuple[bytes, bytes]:
-    """What an item of this question begins and ends with, whoever it is for; remembered by the bundle."""
-    if len(bundle.encoded) >= MOST_ENCODED:
-        bundle.encoded.clear()
-    first = pb.RecommendedItem(
-        question_id=bundle.catalog.question_ids[row], concept_ids=_concept_ids(bundle, row)
-    )
-    seconds = float(bundle.serving.questions.seconds[row])
-    last = pb.RecommendedItem(expected_duration=convert.known_duration(seconds))
-    known = bundle.encoded[row] = first.SerializeToString(), last.SerializeToString()
-    return known
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first."""
-    data = bytearray()
-    while number > 127:
-        data.append(number & 127 | 128)
-        number >>= 7
-    data.append(number)
-    return bytes(data)
-
-
-_SHORT: Final = 4_096
-_LENGTHS: Final = tuple(map(_varint, range(_SHORT)))
-
-
-def _field(tag: bytes, data: bytes) -> bytes:
-    """A field that holds bytes: its tag, their length, they themselves."""
-    size = len(data)
-    return tag + (_LENGTHS[size] if size < _SHORT else _varint(size)) + data
-
-
-_SOURCES: Final = tuple(
-    pb.RecommendedItem(sources=source_values(mask)).SerializeToString()
-    for mask in range(1 << len(source_values(-1)))
-)
-"""The field of an item's sources, by their bit mask."""

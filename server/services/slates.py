@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,18 +12,21 @@ import numpy as np
 
 from engine.learner import LearnerState
 from engine.policy import SOURCES, Policy
-from engine.pools import Pool, draw_slates
+from engine.pools import Pool
 from engine.recommend import Context, RecommendQuery, pools_of, seed_of
 from engine.slate import Slate
+from engine.slates import draw_slates
 from engine.types import LearnerProfile
 from genie.v1 import recommendation_service_pb2 as pb
 from server import errors
-from server.experiments.junction import Junction, Placement
+from server.experiments.junction import Junction
 from server.local_days import DEFAULT_TIME_ZONE, local_hour
 from server.moments import Moment, moment_at
 from server.pools import Made, PoolCache, made_from
 from server.rpc import Call
 from server.services.feedback import dismissed_rows, engagement_of
+from server.services.outcomes import Fresh, Kept, Outcome, Placed
+from server.services.question_names import names_of
 from server.services.wishes import Wish
 from server.tenants import Bundle
 from server.tracing import part
@@ -31,7 +34,8 @@ from store import codec
 from store.api import Partition, Store, StoreError
 from store.learners import read_profile, read_state
 from store.records import SlateRecord
-from store.slates import find_slate, slate_id, write_slates
+from store.slate_values import NewSlates
+from store.slates import find_slate, keep_slates, slate_id, slate_ids
 from store.tastes import Taste, read_taste
 
 SESSION_GAP_SECONDS = 1_800.0
@@ -55,18 +59,6 @@ class Known(NamedTuple):
         return DEFAULT_TIME_ZONE if self.profile is None else self.profile.time_zone
 
 
-class Kept(NamedTuple):
-    """A slate with its record, which says what kept it from being all it could be."""
-
-    record: SlateRecord
-    slate: Slate
-
-    @property
-    def degraded(self) -> "pb.DegradedReason.ValueType":
-        """What kept the slate from being all it could be."""
-        return pb.DegradedReason.ValueType(self.record.degraded)
-
-
 @dataclass(frozen=True, slots=True)
 class SlateMaker:
     """Makes and keeps slates."""
@@ -80,7 +72,7 @@ class SlateMaker:
     experiments: Junction | None = None
     pools: PoolCache = field(default_factory=PoolCache)
 
-    def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call) -> Kept:
+    def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call) -> Placed | Kept:
         """The slate for one learner: the earlier one when its request is repeated. Raises IdempotencyKeyReused."""
         made = self.make_many([learner_id], wish, bundle, call, started=call.started)[0]
         if isinstance(made, errors.GenieError):
@@ -89,107 +81,149 @@ class SlateMaker:
 
     def make_many(
         self, learner_ids: Sequence[str], wish: Wish, bundle: Bundle, call: Call, *, started: float
-    ) -> list[Kept | errors.GenieError]:
+    ) -> list[Outcome]:
         """What `make` gives for each learner, worked out together: one read, one pass, one write.
 
         `started`, on the monotonic clock, is when the time budget began to run.
         """
         deadline = min(started + self.budget_seconds * len(learner_ids), call.deadline)
-        placements = [self._placement(learner_id, wish, call) for learner_id in learner_ids]
-        name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
-        asked = [
-            _Asked(learner_id, slate_id(learner_id, name), placement.policy if placement else wish.policy)
-            for learner_id, placement in zip(learner_ids, placements, strict=True)
-        ]
-        made: dict[str, Kept | errors.GenieError] = self._repeats(asked, wish, call) if name else {}
-        fresh = [one for one in asked if one.learner_id not in made]
-        if fresh:
-            made |= self._keep(self._compute(fresh, wish, bundle, call, deadline), wish, call)
-        for one, placement in zip(asked, placements, strict=True):
-            kept = made[one.learner_id]
-            if self.experiments is not None and placement is not None and isinstance(kept, Kept):
-                as_assigned = kept.slate.policy == placement.policy.name and len(kept.slate.items) > 0
-                as_assigned &= kept.degraded != pb.DEGRADED_REASON_TIME_BUDGET
-                self.experiments.shown(placement, one.learner_id, call, as_assigned=as_assigned)
-        return [made[learner_id] for learner_id in learner_ids]
-
-    def _placement(self, learner_id: str, wish: Wish, call: Call) -> Placement | None:
         if self.experiments is None or wish.named:
-            return None
-        return self.experiments.place(call.tenant, learner_id, call.now)
+            return self._make(
+                learner_ids, {wish.policy.name: wish.policy}, None, wish, bundle, call, deadline
+            )
+        placements = {
+            learner_id: self.experiments.place(call.tenant, learner_id, call.now)
+            for learner_id in learner_ids
+        }
+        chosen = {name: placement.policy for name, placement in placements.items() if placement is not None}
+        policies = {policy.name: policy for policy in (wish.policy, *chosen.values())}
+        assigned = {learner_id: policy.name for learner_id, policy in chosen.items()}
+        outcomes = self._make(learner_ids, policies, assigned, wish, bundle, call, deadline)
+        for learner_id, outcome in zip(learner_ids, outcomes, strict=True):
+            placement = placements[learner_id]
+            if placement is not None and not isinstance(outcome, errors.GenieError):
+                as_assigned = outcome.degraded != pb.DEGRADED_REASON_TIME_BUDGET
+                as_assigned = as_assigned and _made_by(outcome, placement.policy)
+                self.experiments.shown(placement, learner_id, call, as_assigned=as_assigned)
+        return outcomes
 
-    def _repeats(
-        self, asked: "Sequence[_Asked]", wish: Wish, call: Call
-    ) -> dict[str, Kept | errors.GenieError]:
-        """The slates that the same request was answered before, by learner."""
-        found: dict[str, Kept | errors.GenieError] = {}
-        with part("store.find_slate"):
-            for one in asked:
-                held = find_slate(self.serving, call.tenant, one.recommendation_id, requested=True)
-                if held is not None and held.expires_at > call.now:
-                    found[one.learner_id] = _repeat(held, wish)
-        return found
-
-    def _look(self, asked: "Sequence[_Asked]", wish: Wish, bundle: Bundle, call: Call) -> "list[_Looked]":
-        """The pool of each learner, or else what it is made from: every acknowledged answer included."""
-        memory_sets = bundle.learner_model.memory_sets
-        tenant, as_of = call.tenant, wish.as_of
-        looked = []
-        # Reads inside a read share its snapshot.
-        around = self.store.read(Partition(tenant)) if len(asked) > 1 else nullcontext()
-        with part("store.read_learner"), around:
-            for one in asked:
-                learner_id = one.learner_id
-                with self.store.read(Partition(tenant, learner_id)) as reader:
-                    look = _Looked(one)
-                    if as_of is None:
-                        look.name = (tenant, learner_id, one.policy.name, wish.circumstances)
-                        look.made = made_from(reader, bundle.serial, one.policy)
-                        look.pool = self.pools.find(look.name, look.made, call.now)
-                    if look.pool is None:
-                        state = read_state(reader, memory_sets)
-                        look.known = Known(read_profile(reader), state, read_taste(reader))
-                        look.moment = _moment(look.known, one, wish, call)
-                looked.append(look)
-        return looked
-
-    def _compute(
-        self, asked: "Sequence[_Asked]", wish: Wish, bundle: Bundle, call: Call, deadline: float
-    ) -> list[Kept]:
-        """New slates, in any order; not kept yet."""
-        looked = self._look(asked, wish, bundle, call)
+    def _make(
+        self,
+        learner_ids: Sequence[str],
+        policies: Mapping[str, Policy],
+        assigned: Mapping[str, str] | None,
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+        deadline: float,
+    ) -> list[Outcome]:
+        """The outcomes of learners under policies of these names; of those not `assigned` another, the wish's."""
+        made: dict[str, Outcome] = {}
+        name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
+        if name:
+            made = self._repeats(learner_ids, name, wish, call)
+        fresh = learner_ids if not made else [one for one in learner_ids if one not in made]
+        looked: dict[str, list[_Looked]] = {}
+        for look in self._look(fresh, policies, assigned or {}, wish, bundle, call):
+            looked.setdefault(look.policy.name, []).append(look)
+        late = time.monotonic() > deadline
         degraded = pb.DEGRADED_REASON_UNSPECIFIED
         if bundle.model_failed:
             degraded = pb.DEGRADED_REASON_MODEL_UNAVAILABLE
-        late = time.monotonic() > deadline
-        by_policy: dict[str, list[_Looked]] = {}
-        for look in looked:
-            by_policy.setdefault(look.one.policy.name, []).append(look)
-        made: list[Kept] = []
-        for group in by_policy.values():
+        for some in looked.values():
             with part("engine.recommend"):
-                missing = [look for look in group if look.pool is None]
-                if missing:
-                    self._fill(missing, wish, bundle, call, late=late)
-                slates = draw_slates(
-                    [look.pool for look in group if look.pool is not None],
-                    [_seed(look.one, wish, call) for look in group],
-                    wish.limit,
-                )
+                group = self._draw(some, name, wish, bundle, call, late=late)
             if time.monotonic() > deadline:
                 degraded = pb.DEGRADED_REASON_TIME_BUDGET
-            for place, look in enumerate(group):
-                slate = slates[place]
-                record = self._record(look.one, slate, slates.stored(place), wish, bundle, call, degraded)
-                made.append(Kept(record, slate))
-        return made
+            if degraded:
+                group = group._replace(new=group.new._replace(degraded=degraded))
+            self._keep(group, wish, bundle, call, made)
+        return [made[learner_id] for learner_id in learner_ids]
+
+    def _repeats(self, learner_ids: Sequence[str], name: bytes, wish: Wish, call: Call) -> dict[str, Outcome]:
+        """The slates that the same request was answered before, by learner."""
+        found: dict[str, Outcome] = {}
+        with part("store.find_slate"):
+            for learner_id in learner_ids:
+                held = find_slate(self.serving, call.tenant, slate_id(learner_id, name), requested=True)
+                if held is not None and held.expires_at > call.now:
+                    found[learner_id] = _repeat(held, wish)
+        return found
+
+    def _look(
+        self,
+        learner_ids: Sequence[str],
+        policies: Mapping[str, Policy],
+        assigned: Mapping[str, str],
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+    ) -> "list[_Looked]":
+        """The pool of each learner, or else what it is made from: every acknowledged answer included."""
+        memory_sets = bundle.learner_model.memory_sets
+        tenant, serial, pools = call.tenant, bundle.serial, self.pools
+        looked = []
+        # Reads inside a read share its snapshot.
+        around = self.store.read(Partition(tenant)) if len(learner_ids) > 1 else nullcontext()
+        with part("store.read_learner"), around:
+            for learner_id in learner_ids:
+                look = _Looked(learner_id, policies[assigned.get(learner_id, wish.policy.name)])
+                with self.store.read(Partition(tenant, learner_id)) as reader:
+                    if wish.as_of is None:
+                        look.name = (tenant, learner_id, look.policy.name, wish.circumstances)
+                        look.made = made_from(reader, serial, look.policy)
+                        look.pool = pools.find(look.name, look.made, call.now)
+                    if look.pool is None:
+                        state = read_state(reader, memory_sets)
+                        look.known = Known(read_profile(reader), state, read_taste(reader))
+                        look.moment = _moment(look.known, learner_id, wish, call)
+                looked.append(look)
+        return looked
+
+    def _draw(
+        self, looked: "Sequence[_Looked]", name: bytes, wish: Wish, bundle: Bundle, call: Call, *, late: bool
+    ) -> Fresh:
+        """New slates of learners under one policy; not kept yet."""
+        missing = [look for look in looked if look.pool is None]
+        if missing:
+            self._fill(missing, wish, bundle, call, late=late)
+        learner_ids = [look.learner_id for look in looked]
+        ids = [slate_id(learner_id, name) for learner_id in learner_ids] if name else slate_ids(learner_ids)
+        owners = [learner_id.encode() for learner_id in learner_ids]
+        # A request that is made again draws the same.
+        seeds = [
+            seed_of(call.tenant, learner_id, wish.request_id or one)
+            for learner_id, one in zip(learner_ids, ids, strict=True)
+        ]
+        slates = draw_slates([look.pool for look in looked if look.pool is not None], seeds, wish.limit)
+        new = NewSlates(
+            learner_ids=learner_ids,
+            recommendation_ids=ids,
+            created_at=call.now,
+            expires_at=call.now + self.keep_seconds,
+            request_digest=wish.digest,
+            correlation_id=call.correlation_id,
+            degraded=pb.DEGRADED_REASON_UNSPECIFIED,
+            named=b"".join(
+                [part for pair in zip(map(str.encode, ids), owners, strict=True) for part in pair]
+            ),
+            owners=list(map(len, owners)),
+            payloads=slates.stored_in,
+            start=slates.first,
+            stride=slates.stride,
+            sizes=slates.sizes,
+            rows=slates.rows,
+            shown=slates.shown,
+            names=names_of(slates, bundle),
+        )
+        return Fresh(new, slates)
 
     def _fill(
         self, missing: "Sequence[_Looked]", wish: Wish, bundle: Bundle, call: Call, *, late: bool
     ) -> None:
         """Work out the pools that are not there, of learners under one policy; keep those that others may use."""
         work = [(look, look.known) for look in missing if look.known is not None]
-        policy = missing[0].one.policy
+        policy = missing[0].policy
         pools = pools_of(
             [_query(look, known, wish, bundle, call) for look, known in work],
             [known.state for _, known in work],
@@ -205,58 +239,25 @@ class SlateMaker:
             else:
                 look.pool = self.pools.keep(look.name, look.made, look.moment, pool)
 
-    def _record(
-        self,
-        one: "_Asked",
-        slate: Slate,
-        payload: bytes,
-        wish: Wish,
-        bundle: Bundle,
-        call: Call,
-        degraded: int,
-    ) -> SlateRecord:
-        ids = bundle.catalog.question_ids
-        return SlateRecord(
-            recommendation_id=one.recommendation_id,
-            learner_id=one.learner_id,
-            created_at=call.now,
-            expires_at=call.now + self.keep_seconds,
-            request_digest=wish.digest,
-            payload=payload,
-            question_ids=tuple([ids[row] for row in slate.items["question"].tolist()]),
-            correlation_id=call.correlation_id,
-            degraded=degraded,
-        )
-
-    def _keep(self, made: Sequence[Kept], wish: Wish, call: Call) -> dict[str, Kept | errors.GenieError]:
-        """Keep new slates; by learner, what is held then."""
+    def _keep(self, group: Fresh, wish: Wish, bundle: Bundle, call: Call, made: "dict[str, Outcome]") -> None:
+        """Keep new slates; notes what became of each learner's."""
         with part("store.write_slate"):
-            done = write_slates(self.serving, call.tenant, [one.record for one in made])
-        kept: dict[str, Kept | errors.GenieError] = {}
-        for one, held in zip(made, done, strict=True):
-            if held is one.record:
-                outcome: Kept | errors.GenieError = one
+            kept = keep_slates(self.serving, call.tenant, group.new)
+        for place, (learner_id, held) in enumerate(zip(group.new.learner_ids, kept, strict=True)):
+            if held is None:
+                made[learner_id] = Placed(group, place)
             elif isinstance(held, StoreError):
-                outcome = _not_kept(one, held)
+                made[learner_id] = _not_kept(group.kept(place, bundle), held)
             else:
-                outcome = _repeat(held, wish)
-            kept[one.record.learner_id] = outcome
-        return kept
-
-
-class _Asked(NamedTuple):
-    """One learner of a request."""
-
-    learner_id: str
-    recommendation_id: str
-    policy: Policy
+                made[learner_id] = _repeat(held, wish)
 
 
 @dataclass(slots=True)
 class _Looked:
     """What is at hand for one learner: the pool, or what it is to be made from."""
 
-    one: _Asked
+    learner_id: str
+    policy: Policy
     name: Hashable = None
     made: Made | None = None
     """None for a slate of another time, whose pool is nobody else's."""
@@ -265,7 +266,7 @@ class _Looked:
     moment: Moment = _NO_MOMENT
 
 
-def _repeat(held: SlateRecord, wish: Wish) -> Kept | errors.GenieError:
+def _repeat(held: SlateRecord, wish: Wish) -> Outcome:
     """What an earlier call with the same request id was answered."""
     if held.request_digest != wish.digest:
         return errors.IdempotencyKeyReused(field="request_id", id=wish.request_id)
@@ -277,22 +278,25 @@ def _not_kept(one: Kept, error: StoreError) -> Kept:
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
 
 
-def _seed(one: _Asked, wish: Wish, call: Call) -> int:
-    """Of the draw: a request that is made again draws the same."""
-    return seed_of(call.tenant, one.learner_id, wish.request_id or one.recommendation_id)
+def _made_by(outcome: Placed | Kept, policy: Policy) -> bool:
+    """Whether it is a slate of this policy that shows anything."""
+    if isinstance(outcome, Placed):
+        group, place = outcome
+        return group.slates.policy == policy.name and group.new.shown[place] > 0
+    return outcome.slate.policy == policy.name and len(outcome.slate.items) > 0
 
 
-def _moment(known: Known, one: _Asked, wish: Wish, call: Call) -> Moment:
+def _moment(known: Known, learner_id: str, wish: Wish, call: Call) -> Moment:
     """For which time a pool is to be made, and how long it may be found."""
     if wish.as_of is not None:
         return Moment(wish.as_of, wish.as_of)
     zone = known.time_zone if wish.local_hour < 0 else None
     last = known.state.last_answered_at
-    return moment_at(call.tenant, one.learner_id, call.now, last_answered_at=last, time_zone=zone)
+    return moment_at(call.tenant, learner_id, call.now, last_answered_at=last, time_zone=zone)
 
 
 def _query(look: _Looked, known: Known, wish: Wish, bundle: Bundle, call: Call) -> RecommendQuery:
-    now, learner_id = look.moment.start, look.one.learner_id
+    now, learner_id = look.moment.start, look.learner_id
     objective = wish.objective
     if objective < 0 and known.profile is not None:
         objective = bundle.catalog.concept_row.get(known.profile.goal.concept_id, -1)

@@ -14,7 +14,6 @@ from engine.learner.score import read_only
 from engine.learner.view import Standing
 from engine.pipeline import Desk, describe, lay_out
 from engine.policy import BUILT_IN, SOURCES, TERMS, Policy
-from engine.pools import draw_slates
 from engine.recommend import (
     Context,
     RecommendQuery,
@@ -27,6 +26,7 @@ from engine.recommend import (
 from engine.scoring import SAME, lean, score, tastes
 from engine.serving import Serving
 from engine.slate import ITEM, Slate
+from engine.slates import draw_slates
 from engine.survey import HISTORY, SETTINGS_WIDTH, SURVEY_WIDTH, survey
 from engine.target import target_for
 from engine.types import F4, F8, U1

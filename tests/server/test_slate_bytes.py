@@ -1,56 +1,65 @@
 """Slates written as bytes are byte for byte what the generated classes give."""
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from google.rpc import status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import labels
 from engine.learner import LearnerState
-from engine.policy import BUILT_IN, SOURCES, TERMS
+from engine.policy import BUILT_IN
 from engine.recommend import RecommendQuery, recommend_many
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
+from server import errors
 from server.answer_facts import FactSource
-from server.services import slate_bytes
-from server.services.slate_bytes import (
-    batch_failure,
-    batch_result,
-    recommend_response,
-    recommendation_bytes,
-    slate_message,
-)
-from server.services.slates import Kept
+from server.services import reply_bytes
+from server.services.outcomes import Fresh, Kept, Outcome, Placed
+from server.services.question_names import names_of
+from server.services.slate_bytes import batch_results, recommend_response, slate_message
 from server.tenants import Bundle
-from store.records import SlateRecord
+from store import codec, slate_values
+from store.slate_values import NewSlates, records_of, value_in
 from tests import worlds
 
 LEVELS = [level for level in explanation_pb2.ExplanationLevel.values() if level]
+NONE, SIMPLE = explanation_pb2.EXPLANATION_LEVEL_NONE, explanation_pb2.EXPLANATION_LEVEL_SIMPLE
 
 
-def kept_and_bundle(
-    seed: int, policy: str, limit: int, degraded: int, correlation_id: str
-) -> tuple[Kept, Bundle]:
+def fresh_and_bundle(
+    seed: int, policy: str, limit: int, degraded: int = 0, correlation_id: str = "c", count: int = 3
+) -> tuple[Fresh, Bundle]:
+    """Slates of learners with more and more answers, the first without any."""
     served = worlds.served(worlds.at_random(seed))
-    state = worlds.someone(served, seed) if seed % 4 else LearnerState.empty()
-    query = RecommendQuery(seed=seed, limit=limit, objective=seed % 7 - 1)
-    slates = recommend_many([query], [state], served, BUILT_IN[policy], now=worlds.NOON + 3600.0)
-    ids = served.catalog.question_ids
-    record = SlateRecord(
-        recommendation_id="r" * 32,
-        learner_id="lernerin-ß" * (1 + seed % 20),
+    bundle = Bundle(served, FactSource.of(served.catalog, served.learner))
+    states = [
+        worlds.someone(served, seed + i, answers=15 * i) if i else LearnerState.empty() for i in range(count)
+    ]
+    queries = [RecommendQuery(seed=seed + i, limit=limit, objective=(seed + i) % 7 - 1) for i in range(count)]
+    slates = recommend_many(queries, states, served, BUILT_IN[policy], now=worlds.NOON + 3600.0 * (seed % 60))
+    owners = ["lernerin-ß" * (1 + (seed + i) % 20) for i in range(count)]
+    ids = [f"{i:032}" for i in range(count)]
+    new = NewSlates(
+        learner_ids=owners,
+        recommendation_ids=ids,
         created_at=worlds.NOON + seed / 7.0,
         expires_at=worlds.NOON + 100.0,
-        request_digest=b"",
-        payload=slates.stored(0),
-        question_ids=tuple(ids[row] for row in slates[0].column("question")),
+        request_digest=b"d" * (seed % 3 * 8),
         correlation_id=correlation_id,
         degraded=degraded,
+        named=b"".join([one.encode() for pair in zip(ids, owners, strict=True) for one in pair]),
+        owners=[len(owner.encode()) for owner in owners],
+        payloads=slates.stored_in,
+        start=slates.first,
+        stride=slates.stride,
+        sizes=slates.sizes,
+        rows=slates.rows,
+        shown=slates.shown,
+        names=names_of(slates, bundle),
     )
-    assert slates.stored(0) == slates[0].to_bytes()
-    return Kept(record, slates[0]), Bundle(served, FactSource.of(served.catalog, served.learner))
+    return Fresh(new, slates), bundle
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,103 +74,113 @@ def kept_and_bundle(
 def test_bytes_are_those_of_the_message(
     seed: int, policy: str, limit: int, degraded: int, level: int, correlation_id: str
 ) -> None:
-    kept, bundle = kept_and_bundle(seed, policy, limit, degraded, correlation_id)
-    message = slate_message(kept, bundle, level)
-    written = recommendation_bytes(kept, bundle, level)
-    assert pb.Recommendation.FromString(written) == message
-    reply = pb.RecommendResponse(recommendation=message)
-    response = recommend_response(kept, bundle, level).SerializeToString()
-    assert pb.RecommendResponse.FromString(response) == reply
-    if level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
-        # Longer explanations hold maps, which protobuf writes in any order.
-        assert written == message.SerializeToString()
-        assert response == reply.SerializeToString()
+    group, bundle = fresh_and_bundle(seed, policy, limit, degraded, correlation_id)
+    places = [Placed(group, place) for place in range(3)]
+    messages = [slate_message(group.kept(place, bundle), bundle, level) for place in range(3)]
+    results = [
+        pb.BatchRecommendResult(learner_id=message.learner_id, recommendation=message) for message in messages
+    ]
+    written = b"".join(batch_results(group.new.learner_ids, places, bundle, level))
+    assert pb.BatchRecommendResponse.FromString(written) == pb.BatchRecommendResponse(results=results)
+    # Longer explanations hold maps, which protobuf writes in any order.
+    brief = level <= SIMPLE
+    assert not brief or written == pb.BatchRecommendResponse(results=results).SerializeToString()
+    for place, message in zip(places, messages, strict=True):
+        reply = pb.RecommendResponse(recommendation=message)
+        alone = recommend_response(place, bundle, level).SerializeToString()
+        assert pb.RecommendResponse.FromString(alone) == reply
+        assert not brief or alone == reply.SerializeToString()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(sorted(BUILT_IN)), st.integers(2, 20))
-def test_bytes_are_the_same_when_items_were_written_before(seed: int, policy: str, limit: int) -> None:
-    kept, bundle = kept_and_bundle(seed, policy, limit, 0, "c")
-    drawn = kept.slate
-    recommendation_bytes(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
-    assert len(drawn.memo) == len(drawn.items) or not drawn.items["score"].all()
-    # Another draw from what was computed: other ranks, scores and chances of the same items.
-    items = drawn.items[::-1].copy()
-    items["score"] += 0.25
-    items["propensity"] *= 0.5
-    another = dataclasses.replace(drawn, items=items)
-    another.__dict__["memo"] = drawn.memo
-    record = dataclasses.replace(kept.record, question_ids=kept.record.question_ids[::-1])
-    again = Kept(record, another)
-    for level in (LEVELS[0], LEVELS[1], LEVELS[0]):
-        assert (
-            recommendation_bytes(again, bundle, level)
-            == slate_message(again, bundle, level).SerializeToString()
-        )
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(BUILT_IN)), st.integers(1, 40), st.text(max_size=300))
+def test_records_are_those_of_the_codec(seed: int, policy: str, limit: int, correlation_id: str) -> None:
+    group, bundle = fresh_and_bundle(seed, policy, limit, seed % 5, correlation_id)
+    records, ends = records_of(group.new, "tenant")
+    starts = [0, *ends]
+    for place, end in enumerate(ends):
+        kept = group.kept(place, bundle)
+        assert value_in(records[starts[place] : end]) == codec.SLATE.encode(kept.record)
+        assert kept.record.payload == kept.slate.to_bytes()
 
 
-def test_an_item_that_another_term_leads_is_told_anew() -> None:
-    kept, bundle = kept_and_bundle(1, "hybrid_v1", 4, 0, "")
-    level = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-    recommendation_bytes(kept, bundle, level)
-    kept.slate.__dict__["leads"] = [TERMS.index("popularity")] * len(kept.slate.items)
-    written = recommendation_bytes(kept, bundle, level)
-    assert written == slate_message(kept, bundle, level).SerializeToString()
-    assert b"Many learners practise this question." in written
+@pytest.mark.parametrize("lead", range(-1, 12))
+def test_whatever_leads_is_told_as_the_message_tells_it(lead: int) -> None:
+    """At every age of what was practised and every state of it that has a sentence of its own."""
+    group, bundle = fresh_and_bundle(3, "hybrid_v1", 12, count=2)
+    slate = group.slates[1]
+    slate.__dict__["leads"] = [lead] * len(slate.items)
+    group.slates.leads[1] = lead
+    rng = np.random.default_rng(lead + 1)
+    items = slate.items
+    for name, values in {
+        "last_at": slate.made_at
+        - np.array([0.0, 1.9, 2.0, 23.9, 24.0, 47.9, 48.0, 9_999.0, -5.0, np.nan]) * 3_600.0,
+        "recall": np.array([0.0, 0.005, 0.015, 0.025, 0.5, 0.995, 1.0, np.nan]),
+        "predicted": np.array([0.0, 0.004, 0.125, 0.6, 0.7, 0.85, 1.0]),
+        "mastery": np.array([0.0, 0.845, 0.8449, 0.855, 1.0]),
+        "attempts": np.array([0, 1, 7]),
+        "unlocks": np.array([0, 1, 2, 65_535]),
+        "steps": np.array([0, 1, 2, 300, -1]) if slate.objective >= 0 else np.array([-1]),
+        "seconds": np.array([0.0, 0.5, 1.5, 2.5, 59.99, 86_400.0, np.inf if lead != 7 else 1.0]),
+        "sources": np.array([0, 1, 5, 512, 1_023]),
+        "score": np.array([0.0, -0.0, 0.25, -1.5]),
+        "propensity": np.array([0.0, 1.0, 0.125]),
+        "concept": np.array([0, 1, 4_000_000_000]),
+    }.items():
+        items[name] = rng.choice(values, len(items))
+    (written,) = batch_results(group.new.learner_ids[1:2], [Placed(group, 1)], bundle, SIMPLE)
+    record = group.kept(1, bundle).record
+    message = slate_message(Kept(record, slate), bundle, SIMPLE)
+    result = pb.BatchRecommendResult(learner_id=record.learner_id, recommendation=message)
+    assert written == pb.BatchRecommendResponse(results=[result]).SerializeToString()
 
 
-def test_a_slate_too_long_for_short_ranks() -> None:
-    kept, bundle = kept_and_bundle(3, "random_v1", 2, 0, "")
-    items = np.repeat(kept.slate.items[:1], slate_bytes.MOST_ITEMS + 3)
-    items["score"] = 1.0
-    record = dataclasses.replace(kept.record, question_ids=kept.record.question_ids[:1] * len(items))
-    longest = Kept(record, dataclasses.replace(kept.slate, items=items))
-    level = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-    message = slate_message(longest, bundle, level)
-    assert recommendation_bytes(longest, bundle, level) == message.SerializeToString()
-    assert message.items[-1].rank == 130
-
-
-def test_numbers_that_are_zero_are_left_out_as_the_message_does() -> None:
-    kept, bundle = kept_and_bundle(5, "random_v1", 4, 0, "")
-    kept.slate.items["propensity"][1] = 0.0
-    kept.slate.items["predicted"][2] = 0.0
-    written = recommendation_bytes(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
-    message = slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
-    assert written == message.SerializeToString()
-    assert 0.0 in {item.score for item in message.items}, "random_v1 has no weights"
-
-
-def test_results_of_a_batch() -> None:
-    kept, bundle = kept_and_bundle(3, "hybrid_v1", 12, 0, "c")
-    error = status_pb2.Status(code=3, message="no")
-    level = explanation_pb2.EXPLANATION_LEVEL_NONE
+def test_results_of_a_batch_stand_in_its_order() -> None:
+    group, bundle = fresh_and_bundle(3, "hybrid_v1", 12)
+    kept = group.kept(1, bundle)
+    error = errors.DeadlineExceeded()
+    outcomes: list[Outcome] = [Placed(group, 2), kept, error, Placed(group, 0), error]
+    owners = group.new.learner_ids
     message = pb.BatchRecommendResponse(
         results=[
-            pb.BatchRecommendResult(learner_id="é", recommendation=slate_message(kept, bundle, level)),
-            pb.BatchRecommendResult(error=error),
-            pb.BatchRecommendResult(learner_id="x", error=error),
+            pb.BatchRecommendResult(
+                learner_id=owners[2], recommendation=slate_message(group.kept(2, bundle), bundle, NONE)
+            ),
+            pb.BatchRecommendResult(learner_id=owners[1], recommendation=slate_message(kept, bundle, NONE)),
+            pb.BatchRecommendResult(learner_id="x", error=error.status()),
+            pb.BatchRecommendResult(
+                learner_id=owners[0], recommendation=slate_message(group.kept(0, bundle), bundle, NONE)
+            ),
+            pb.BatchRecommendResult(error=error.status()),
         ]
     )
-    written = batch_result("é", recommendation_bytes(kept, bundle, level))
-    written += batch_failure("", error.SerializeToString()) + batch_failure("x", error.SerializeToString())
-    assert written == message.SerializeToString()
+    written = batch_results([owners[2], owners[1], "x", owners[0], ""], outcomes, bundle, NONE)
+    assert b"".join(written) == message.SerializeToString()
 
 
 def test_names_are_let_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slate_bytes, "MOST_ENCODED", 5)
-    kept, bundle = kept_and_bundle(2, "random_v1", 20, 0, "")
-    kept.slate.items["score"] = 1.0
-    kept.slate.items["propensity"] = 1.0
-    del kept.slate.__dict__["leads"]
-    written = recommendation_bytes(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_NONE)
-    assert pb.Recommendation.FromString(written).items[-1].question_id == kept.record.question_ids[-1]
-    assert 0 < len(bundle.encoded) <= 5
-
-
-def test_every_source_mask_has_its_bytes() -> None:
-    assert len(slate_bytes._SOURCES) == 1 << len(SOURCES)
-    assert slate_bytes._SOURCES[0] == b""
-    assert np.all(
-        [len(data) == 2 + mask.bit_count() for mask, data in enumerate(slate_bytes._SOURCES) if mask]
+    monkeypatch.setattr(labels, "MOST_BYTES", 200)
+    group, bundle = fresh_and_bundle(2, "random_v1", 20)
+    before = group.new.names
+    assert labels.all_noted(before.starts, group.slates.rows)
+    row = int(np.flatnonzero(before.starts < 0)[0])
+    after = bundle.names.holding([row], lambda row: (b"name", b"tail"))
+    assert (after.starts >= 0).sum() == 1
+    # Whoever still writes with the shelf from before finds all in it.
+    assert labels.all_noted(before.starts, group.slates.rows)
+    reply = pb.RecommendResponse.FromString(
+        recommend_response(Placed(group, 1), bundle, NONE).SerializeToString()
     )
+    assert reply.recommendation == slate_message(group.kept(1, bundle), bundle, NONE)
+
+
+def test_what_a_start_compiles_is_what_replies_are_written_with() -> None:
+    reply_bytes.warm_up()
+    slate_values.warm_up()
+    kernels: list[Any] = [reply_bytes._put_replies, slate_values._put_records, labels.all_noted]
+    before = [len(one.signatures) for one in kernels]
+    group, bundle = fresh_and_bundle(1, "hybrid_v1", 5)
+    records_of(group.new, "tenant")
+    batch_results(group.new.learner_ids, [Placed(group, place) for place in range(3)], bundle, SIMPLE)
+    assert [len(one.signatures) for one in kernels] == before

@@ -5,15 +5,29 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.labels import Labels
+from engine.types import NO_ROW
 from store import serving_store, slate_journal
 from store.api import Partition, Table
 from store.records import SlateRecord
 from store.serving_store import ServingStore
 from store.slate_journal import SUFFIX, UNFINISHED, Waiting
 from store.slate_ring import RING
-from store.slates import erase_slates, find_slate, list_slates, settle, slate_id, write_slate, write_slates
+from store.slate_values import NewSlates
+from store.slates import (
+    erase_slates,
+    find_slate,
+    keep_slates,
+    list_slates,
+    settle,
+    slate_id,
+    slate_ids,
+    write_slate,
+    write_slates,
+)
 from store.tallies import Tally, read_sums
 from tests.store.lmdb_world import child, line_of, out, tell
 from tests.waiting import eventually
@@ -337,4 +351,49 @@ def test_what_is_torn_in_a_journal_is_left_out(tmp_path: Path, unmoved: None) ->
     found = [find_slate(store, "t", one) is not None for one in ids]
     assert found == [True] * 9 + [False]
     assert not journals(tmp_path)
+    store.close()
+
+
+def test_of_slates_kept_together_those_without_room_in_the_journal_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slate_journal, "FILE_BYTES", 1 << 11)
+    monkeypatch.setattr(serving_store, "MOVE_SECONDS", 3_600.0)
+    store = ServingStore(tmp_path)
+    learner_ids = [f"learner-{number}" for number in range(12)]
+    labels = Labels(3)
+    rows = np.array([[2, 0]] * 11 + [[1, NO_ROW]], np.uint32)
+    shelf = labels.holding([0, 1, 2], lambda row: (b"q-%d" % row, b"else"))
+    for digest in (b"", b"digest"):
+        ids = slate_ids(learner_ids)
+        named = b"".join([one.encode() for pair in zip(ids, learner_ids, strict=True) for one in pair])
+        payloads = np.arange(12 * 40, dtype=np.uint16).view(np.uint8)
+        new = NewSlates(
+            *(
+                learner_ids,
+                ids,
+                NOW,
+                NOW + 60.0,
+                digest,
+                "c",
+                0,
+                named,
+                list(map(len, learner_ids)),
+                payloads,
+            ),
+            *(3, 80, [70] * 12, rows, [2] * 11 + [1], shelf),
+        )
+        assert keep_slates(store, "t", new) == [None] * 12
+        tables = [in_tables(store, Partition("t", learner_id)) for learner_id in learner_ids]
+        assert tables == sorted(tables)
+        assert (tables[0], tables[-1]) == ((0, 1) if not digest else (1, 2))
+        found = [find_slate(store, "t", one) for one in ids]
+        assert found == [
+            SlateRecord(
+                *(one, learner_id, NOW, NOW + 60.0, digest, payloads[3 + 80 * place :][:70].tobytes()),
+                question_ids=("q-2", "q-0") if place < 11 else ("q-1",),
+                correlation_id="c",
+            )
+            for place, (one, learner_id) in enumerate(zip(ids, learner_ids, strict=True))
+        ]
     store.close()

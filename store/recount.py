@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from store.tallies import SECONDS_A_DAY, Days, Tally, add_to_sums, feedback_cell
 def tally_answers(tx: Transaction, before: LearnerState, new: AnswerLog) -> None:
     """Count answers that are about to be appended; `before` is the state without them, `new` has its effects."""
     days = Days()
-    _count_entries(days, new)
+    _count_entries(days, new, _dates(new))
     times = new.batch.answered_at
     if before.applied and float(times.min()) < before.last_answered_at:
         old = read_answers(tx)
@@ -41,55 +40,34 @@ def tally_crowd(bulk: Bulk, before: Crowd, after: Crowd, log: AnswerLog, bounds:
     Learner i has entries bounds[i]..bounds[i+1] of `log`, in order of time.
     """
     days = Days()
-    _count_entries(days, log)
-    if len(bounds) <= _FEW:
-        seconds, local = log.batch.answered_at.tolist(), log.batch.local_day.tolist()
-        for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
-            _count_on(days, before.state(i), seconds[start:stop], local[start:stop])
-        days.write(bulk)
-        return
-    firsts, lasts = bounds[:-1], bounds[1:] - 1
-    dates = np.floor_divide(log.batch.answered_at, SECONDS_A_DAY).astype(np.int64)
-    known = before.headers["applied"] > 0
-    newest = np.where(known, np.floor_divide(before.headers["last_at"], SECONDS_A_DAY), _LONG_AGO).astype(
-        np.int64
-    )
-    earlier = np.empty_like(dates)
-    earlier[1:] = dates[:-1]
-    earlier[firsts] = newest
-    _count_each(days, dates[dates > earlier], Tally.ACTIVE)
-    moved = dates[lasts] != newest
-    _count_each(days, dates[lasts[moved]], Tally.LAST_ACTIVE)
-    _count_each(days, newest[moved & known], Tally.LAST_ACTIVE, -1)
-    # What follows is what `follow` finds; a learner with one new day of practice needs no going through days.
-    added_days = after.headers["days_practised"] - before.headers["days_practised"]
-    one = added_days == 1
-    kept = one & (after.headers["day_streak"] > 1)
-    _count_each(days, after.headers["last_day"][kept], Tally.STREAKS_KEPT)
-    _count_each(days, _ends_on(after)[one], Tally.STREAKS_END)
-    _count_each(days, _ends_on(before)[kept], Tally.STREAKS_END, -1)
-    for i in np.flatnonzero(added_days > 1).tolist():
-        own = slice(int(bounds[i]), int(bounds[i + 1]))
-        moments = zip(log.batch.local_day[own].tolist(), log.batch.answered_at[own].tolist(), strict=True)
-        _, changes = follow(stand_of(before.state(i)), moments)
-        _count_streaks(days, changes.kept, changes.ends, 1)
+    seconds = log.batch.answered_at.tolist()
+    dates = _dates(log)
+    _count_entries(days, log, dates)
+    was, now = before.headers, after.headers
+    stood = zip(*(was[name].tolist() for name in _STANDING), strict=True)
+    stands = zip(*(now[name].tolist() for name in _STANDING), strict=True)
+    starts = bounds.tolist()
+    for i, (old, new) in enumerate(zip(stood, stands, strict=True)):
+        own = slice(starts[i], starts[i + 1])
+        newest = utc_day(old[1]) if old[0] else None
+        if dates[own.stop - 1] != newest:
+            _count_active(days, newest, dates[own])
+        added_days = new[2] - old[2]
+        if added_days == 1:
+            # What `follow` finds, without going through days.
+            if new[5] > 1:
+                days.count(new[3], Tally.STREAKS_KEPT)
+                days.count(old[3] + old[4] + 2, Tally.STREAKS_END, -1)
+            days.count(new[3] + new[4] + 2, Tally.STREAKS_END)
+        elif added_days:
+            moments = zip(log.batch.local_day[own].tolist(), seconds[own], strict=True)
+            _, changes = follow(stand_of(before.state(i)), moments)
+            _count_streaks(days, changes.kept, changes.ends, 1)
     days.write(bulk)
 
 
-_LONG_AGO = -(1 << 40)
-_FEW = 8
-"""Below so many of something a loop is quicker than numpy."""
-
-
-def _ends_on(crowd: Crowd) -> I8:
-    """The day on whose morning each learner's streak is lost, see `engine.streaks.StreakStand`."""
-    ends: I8 = crowd.headers["last_day"].astype(np.int64) + crowd.headers["freezes"] + 2
-    return ends
-
-
-def _count_each(days: Days, dates: I8, what: Tally, sign: int = 1) -> None:
-    for day, amount in zip(*np.unique(dates, return_counts=True), strict=True):
-        days.count(int(day), what, sign * int(amount))
+_STANDING = ("applied", "last_at", "days_practised", "last_day", "freezes", "day_streak")
+"""What counting goes by, of a learner's header."""
 
 
 def learner_tallies(reader: Reader) -> Days:
@@ -97,7 +75,7 @@ def learner_tallies(reader: Reader) -> Days:
     days = Days()
     log = read_answers(reader)
     if log.size:
-        _count_entries(days, log)
+        _count_entries(days, log, _dates(log))
         _count_days(days, log, 1)
     profile = read_profile(reader)
     if profile is not None:
@@ -194,32 +172,27 @@ def _correct(tx: Transaction, missing: Days, sums: Mapping[int, int]) -> None:
     add_to_sums(tx, sums)
 
 
-def _count_entries(days: Days, log: AnswerLog) -> None:
-    """What each entry says for itself."""
+def _dates(log: AnswerLog) -> list[int]:
+    return [utc_day(moment) for moment in log.batch.answered_at.tolist()]
+
+
+def _count_entries(days: Days, log: AnswerLog, dates: Sequence[int]) -> None:
+    """What each entry says for itself; `dates` are their UTC days."""
     facts = log.batch
-    if log.size < _FEW:
-        _count_few(days, log)
-        return
-    dates, place = np.unique(np.floor_divide(facts.answered_at, SECONDS_A_DAY), return_inverse=True)
-    of_pair = place[np.searchsorted(facts.offsets, np.flatnonzero(log.crossed), side="right") - 1]
-    ways = log.crossed[log.crossed != 0]
-    columns = {
-        Tally.ANSWERS: np.bincount(place),
-        Tally.CORRECT: np.bincount(place, facts.correct),
-        Tally.PRACTICE_MS: np.bincount(place, facts.duration_ms),
-        Tally.LATE: np.bincount(place, log.late),
-        Tally.MASTERED: np.bincount(of_pair[ways > 0], minlength=len(dates)),
-        Tally.LOST: np.bincount(of_pair[ways < 0], minlength=len(dates)),
-    }
-    for what, amounts in columns.items():
-        for day, amount in zip(dates.tolist(), amounts.tolist(), strict=True):
+    first = dates[0]
+    if dates.count(first) == len(dates):
+        counts = {
+            Tally.ANSWERS: log.size,
+            Tally.CORRECT: facts.correct.tobytes().count(1),
+            Tally.PRACTICE_MS: sum(facts.duration_ms.tolist()),
+            Tally.LATE: log.late.tobytes().count(1),
+            Tally.MASTERED: log.crossed.tobytes().count(1),
+            Tally.LOST: log.crossed.tobytes().count(_LOST),
+        }
+        for what, amount in counts.items():
             if amount:
-                days.count(int(day), what, int(amount))
-
-
-def _count_few(days: Days, log: AnswerLog) -> None:
-    facts = log.batch
-    dates = [utc_day(seconds) for seconds in facts.answered_at.tolist()]
+                days.count(first, what, amount)
+        return
     columns = (facts.correct.tolist(), facts.duration_ms.tolist(), log.late.tolist())
     for day, correct, milliseconds, late in zip(dates, *columns, strict=True):
         days.count(day, Tally.ANSWERS)
@@ -234,12 +207,14 @@ def _count_few(days: Days, log: AnswerLog) -> None:
         days.count(day, Tally.MASTERED if log.crossed[pair] > 0 else Tally.LOST)
 
 
-def _count_on(days: Days, before: LearnerState, seconds: Sequence[float], local: Sequence[int]) -> None:
-    """What answers that continue a learner's log say of days; moments and days on the calendar, in order of time."""
-    newest = utc_day(before.last_answered_at) if before.applied else None
+_LOST = 255
+"""How `crossed` says as a byte that mastery was lost."""
+
+
+def _count_active(days: Days, newest: int | None, dates: Sequence[int]) -> None:
+    """On which days a learner was active with answers in order of time, the newest answer before on day `newest`."""
     last = newest
-    for moment in seconds:
-        day = utc_day(moment)
+    for day in dates:
         if last is None or day > last:
             days.count(day, Tally.ACTIVE)
             last = day
@@ -247,6 +222,12 @@ def _count_on(days: Days, before: LearnerState, seconds: Sequence[float], local:
         days.count(last, Tally.LAST_ACTIVE)
         if newest is not None:
             days.count(newest, Tally.LAST_ACTIVE, -1)
+
+
+def _count_on(days: Days, before: LearnerState, seconds: Sequence[float], local: Sequence[int]) -> None:
+    """What answers that continue a learner's log say of days; moments and days on the calendar, in order of time."""
+    newest = utc_day(before.last_answered_at) if before.applied else None
+    _count_active(days, newest, [utc_day(moment) for moment in seconds])
     _, changes = follow(stand_of(before), zip(local, seconds, strict=True))
     _count_streaks(days, changes.kept, changes.ends, 1)
 

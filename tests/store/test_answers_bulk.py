@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import store.recount as counting
 from engine.learner import LearnerModel
 from engine.types import AnswerBatch, LearnerProfile
 from store import codec
@@ -185,10 +183,8 @@ def test_days_are_those_of_each_learners_calendar(store: Store) -> None:
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
-    few=st.sampled_from([0, 8]),
 )
-def test_any_calls_in_bulk_are_as_learner_by_learner(seed: int, sizes: list[int], few: int) -> None:
-    """Whether days are counted in a loop, as for few, or by numpy."""
+def test_any_calls_in_bulk_are_as_learner_by_learner(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     mine, other = MemoryStore(), MemoryStore()
     histories = [
@@ -204,8 +200,7 @@ def test_any_calls_in_bulk_are_as_learner_by_learner(seed: int, sizes: list[int]
             if rng.random() < 0.2:
                 own.append(int(rng.integers(0, 3 * size)))
             calls[name] = part(history, own)
-        with mock.patch.object(counting, "_FEW", few):
-            in_bulk(mine, calls)
+        in_bulk(mine, calls)
         singly(other, calls)
         assert everything(mine) == everything(other)
     assert recount(mine, "default").agrees

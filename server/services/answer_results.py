@@ -20,12 +20,9 @@ from server.local_days import local_day
 from server.services.answer_bytes import Texts, Told, result_fields
 from server.services.answer_columns import refusal_result
 from server.tenants import MOST_TENANTS, Bundle
-from server.validate import MOST_TIMESTAMP_SECONDS
 from store.answers import RecordedAnswers
 from store.answers_bulk import RecordedMany
 from store.learners import Outcome
-
-MICROS = 1_000_000
 
 _STATUSES = {
     Outcome.RECORDED: pb.ANSWER_STATUS_RECORDED,
@@ -41,30 +38,26 @@ _EVENTS = {
 def plain_fields(bundle: Bundle, recorded: RecordedMany, now: float) -> list[bytes]:
     """The results of all answers that were recorded in bulk, in the order of their log, encoded."""
     log, crowd, batch = recorded.log, recorded.crowd, recorded.log.batch
-    due = _due(crowd.concepts, recorded.place, bundle.learner_model)
-    known = ~np.isnan(due)
-    micros = _micros(np.where(known, due, 0.0))
-    given = _micros(batch.answered_at)
-    doubles = np.empty((len(batch.concept), 4))
-    for column, values in enumerate((log.mastery_before, batch.mastery, batch.mastery_sd, batch.weight)):
-        doubles[:, column] = values
+    decay = float(bundle.learner_model.memory_sets[bundle.learner_model.memory_set, 20])
     return result_fields(
         Told(
             answer_id=Texts.of([name.encode() for name in log.answer_id]),
             names=_names(bundle.catalog),
             streaks=Texts.of(_streaks(recorded, now)),
             extras=Texts.of(_extras(bundle, recorded, now)),
-            owner=np.repeat(np.arange(len(recorded.numbers)), np.diff(recorded.bounds)),
-            at_seconds=given // MICROS,
-            at_nanos=given % MICROS * 1_000,
-            predicted=log.predicted.astype(np.float64).view(np.int64),
+            bounds=recorded.bounds,
+            answered_at=batch.answered_at,
+            predicted=log.predicted,
             offsets=batch.offsets,
             concept=batch.concept,
-            doubles=doubles.view(np.int64),
+            before=log.mastery_before,
+            after=batch.mastery,
+            deviation=batch.mastery_sd,
+            weight=batch.weight,
             crossed=log.crossed,
-            due=known.astype(np.uint8),
-            due_seconds=micros // MICROS,
-            due_nanos=micros % MICROS * 1_000,
+            concepts=crowd.concepts,
+            place=recorded.place,
+            interval=days_until(1.0, TARGET_RETENTION, decay),
         )
     )
 
@@ -168,12 +161,6 @@ def _due(
     days = np.where(stability > 0.0, stability, math.nan) * days_until(1.0, TARGET_RETENTION, decay)
     due: F8 = concepts["review_at"][place] + days * SECONDS_A_DAY
     return due
-
-
-def _micros(seconds: F8) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Whole microseconds of moments, held to what a Timestamp can say."""
-    held = np.minimum(np.maximum(seconds, 0.0), MOST_TIMESTAMP_SECONDS)
-    return np.asarray(np.rint(held * 1e6).astype(np.int64))
 
 
 def _streaks(recorded: RecordedMany, now: float) -> list[bytes]:

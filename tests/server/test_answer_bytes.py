@@ -6,10 +6,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.learner.state import CONCEPT
 from engine.types import LearnerProfile
 from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import resources_pb2
 from server import convert
+from server.learner_views import held_time
 from server.local_days import local_days
 from server.services import answer_columns
 from server.services.answer_bytes import Texts, Told, message_field, result_fields
@@ -26,7 +28,7 @@ from tests.server.service_calls import NOW
 NAMES = ["count", "", "x" * 128, "añadir" * 20]
 EVENTS = {0: 0, 1: resources_pb2.MASTERY_EVENT_MASTERED, -1: resources_pb2.MASTERY_EVENT_LOST}
 
-chances = st.one_of(st.just(0.0), st.floats(0.0, 1.0))
+chances = st.one_of(st.just(0.0), st.floats(0.0, 1.0, width=32))
 micros = st.one_of(st.just(0), st.integers(0, 4 * 10**15), st.integers(0, 2 * 10**6))
 change = st.tuples(
     st.integers(0, len(NAMES) + 2),
@@ -35,7 +37,8 @@ change = st.tuples(
     chances,
     chances,
     st.sampled_from([-1, 0, 1]),
-    st.none() | micros,
+    st.integers(0, 2**32 - 1),
+    st.just(0.0) | st.floats(2.0**-10, 2.0**30, width=32),
 )
 result = st.tuples(
     st.text(min_size=1, max_size=128),
@@ -46,31 +49,40 @@ result = st.tuples(
     st.booleans(),
 )
 STREAKS = [resources_pb2.Streak(), resources_pb2.Streak(current_days=3, longest_days=500), None]
+INTERVAL = 1.7
 GAPS = pb.AnswerResult(late=True).SerializeToString()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(result, min_size=1, max_size=6))
 def test_any_results(drawn: list[tuple[str, int, float, list[tuple[float, ...]], int, bool]]) -> None:
+    drawn.sort(key=lambda one: one[4])
     changes = [one for _, _, _, own, _, _ in drawn for one in own]
-    given_at = np.array([at for _, at, *_ in drawn], np.int64)
-    due = np.array([one[6] or 0 for one in changes], np.int64)
+    given_at = np.array([at for _, at, *_ in drawn]) / 1e6
+    concepts = np.zeros(len(changes) + 1, CONCEPT)
+    for record, one in zip(concepts[1:], changes, strict=True):
+        record["review_at"], record["stability"] = one[6:]
+    before, after, deviation, weight = (
+        np.array([one[column] for one in changes], np.float32) for column in range(1, 5)
+    )
     told = Told(
         answer_id=Texts.of([name.encode() for name, *_ in drawn]),
         names=Texts.of([name.encode() for name in NAMES]),
         streaks=Texts.of([pb.AnswerResult(streak=streak).SerializeToString() for streak in STREAKS]),
         extras=Texts.of([GAPS if more else b"" for *_, more in drawn]),
-        owner=np.array([owner for *_, owner, _ in drawn], np.int64),
-        at_seconds=given_at // 10**6,
-        at_nanos=given_at % 10**6 * 1000,
-        predicted=np.array([chance for _, _, chance, *_ in drawn]).view(np.int64),
+        bounds=np.searchsorted([owner for *_, owner, _ in drawn], np.arange(len(STREAKS) + 1)),
+        answered_at=given_at,
+        predicted=np.array([chance for _, _, chance, *_ in drawn], np.float32),
         offsets=np.cumsum([0, *(len(own) for _, _, _, own, _, _ in drawn)]).astype(np.int32),
         concept=np.array([one[0] for one in changes], np.uint32),
-        doubles=np.array([one[1:5] for one in changes], np.float64).reshape(-1, 4).view(np.int64),
+        before=before,
+        after=after,
+        deviation=deviation,
+        weight=weight,
         crossed=np.array([one[5] for one in changes], np.int8),
-        due=np.array([one[6] is not None for one in changes], np.uint8),
-        due_seconds=due // 10**6,
-        due_nanos=due % 10**6 * 1000,
+        concepts=concepts,
+        place=np.arange(1, len(changes) + 1),
+        interval=INTERVAL,
     )
     for (name, at, chance, own, owner, more), field in zip(drawn, result_fields(told), strict=True):
         message = pb.AnswerResult(
@@ -81,19 +93,17 @@ def test_any_results(drawn: list[tuple[str, int, float, list[tuple[float, ...]],
             streak=STREAKS[owner],
             late=more,
         )
-        message.answered_at.CopyFrom(Timestamp(seconds=at // 10**6, nanos=at % 10**6 * 1000))
-        for row, before, after, deviation, weight, crossed, next_review in own:
-            one = message.mastery_changes.add(
+        for row, had, has, within, share, crossed, review_at, stability in own:
+            told_of = message.mastery_changes.add(
                 concept_id=NAMES[int(row)] if row < len(NAMES) else "",
-                mastery_before=before,
-                mastery_after=after,
-                mastery_sd_after=deviation,
-                weight=weight,
+                mastery_before=had,
+                mastery_after=has,
+                mastery_sd_after=within,
+                weight=share,
                 event=EVENTS[int(crossed)],
             )
-            if next_review is not None:
-                seconds, rest = divmod(int(next_review), 10**6)
-                one.next_review_time.CopyFrom(Timestamp(seconds=seconds, nanos=rest * 1000))
+            if stability:
+                told_of.next_review_time.CopyFrom(held_time(review_at + stability * INTERVAL * DAY))
         assert field == message_field(message)
 
 

@@ -17,6 +17,7 @@ from genie.v1 import (
     practice_service_pb2,
     recommendation_service_pb2,
 )
+from server import answer_facts
 from server.admission import Drain
 from server.app import Assembly
 from server.config import ConfigurationError, Settings
@@ -82,6 +83,7 @@ def assemble(settings: Settings, drain: Drain) -> Assembly:
     policies = policies_of(settings)
     # Nobody should wait for a compiler in the first call.
     warm_up()
+    answer_facts.warm_up()
     answer_bytes.warm_up()
     reply_bytes.warm_up()
     slate_values.warm_up()

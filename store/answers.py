@@ -15,9 +15,9 @@ import numpy as np
 from engine.learner import Absorbed, LearnerModel, LearnerState, absorb, replay
 from engine.learner.crowd import CrowdAbsorbed
 from engine.types import I8, U1, AnswerBatch, LearnerProfile
+from store import codec
 from store.answer_log import AnswerLog, chronological, encode_answers, join_logs
 from store.api import StoreCorrupt, Table, Transaction
-from store.codec import digest
 from store.learners import (
     Outcome,
     answers_at,
@@ -71,7 +71,7 @@ def record_answers(
     """
     state = read_state(tx, model.memory_sets)
     last = _last_sequence(tx, state)
-    digests = [digest(answer_id) for answer_id in answers.answer_id]
+    digests = codec.digests(answers.answer_id)
     known = find_answers(tx, answers.answer_id, digests) if last else {}
     place: dict[str, int] = {}
     for i, answer_id in enumerate(answers.answer_id):

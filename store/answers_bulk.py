@@ -67,7 +67,7 @@ def record_many(bulk: Bulk, many: ManyAnswers, model: LearnerModel, local_days: 
     time_zones = [UTC if value is None else codec.decode_time_zone(value) for value in profiles]
     many = _on_calendars(many, time_zones, local_days)
     values = bulk.get_many(Table.STATE, every)
-    digests = [codec.digest(answer_id) for answer_id in many.answers.answer_id]
+    digests = codec.digests(many.answers.answer_id)
     numbers, before = codec.gather_states(values)
     plain = _plain(bulk, many, numbers, before, digests)
     if len(plain) < len(numbers):

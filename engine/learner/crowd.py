@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.jit import kernel
-from engine.learner.answers import I1, AnswersOutOfOrder, Effects, _facts, absorb_answers
+from engine.learner.answers import I1, AnswersOutOfOrder, Effects, absorb_answers
 from engine.learner.model import LearnerModel
 from engine.learner.score import Weights, make_scratch
 from engine.learner.state import RING, LearnerState, Records
@@ -68,8 +68,16 @@ def _absorb_crowd(
     grown: Records,
     grown_starts: I8,
     place: I8,
-) -> None:
-    """Take in answers bounds[i]..bounds[i+1] for learner i; `grown` has zeroed room for a new concept of every pair."""
+) -> bool:
+    """Take in answers bounds[i]..bounds[i+1] for learner i; whether none of them is older than what was taken in.
+
+    `grown` has zeroed room for a new concept of every pair.
+    """
+    for learner in range(headers.shape[0]):
+        first = bounds[learner]
+        known = headers[learner].applied > 0 and bounds[learner + 1] > first
+        if known and batch.answered_at[first] < headers[learner].last_at:
+            return False
     used = 0
     room = make_scratch()
     ready = np.empty(grown.shape[0])
@@ -102,6 +110,7 @@ def _absorb_crowd(
         place[low:high] += used
         used += size
     grown_starts[headers.shape[0]] = used
+    return True
 
 
 def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerModel) -> CrowdAbsorbed:
@@ -111,12 +120,6 @@ def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerMod
         AnswersOutOfOrder: a learner's first answer is older than the newest one in their state.
     """
     n, m = batch.size, len(batch.concept)
-    facts = _facts(batch)
-    given = np.diff(bounds) > 0
-    known = (crowd.headers["applied"] > 0) & given
-    firsts = facts.answered_at[bounds[:-1][known]]
-    if (firsts < crowd.headers["last_at"][known]).any():
-        raise AnswersOutOfOrder("a learner's answer is older than the newest one taken in")
     headers, recent = crowd.headers.copy(), crowd.recent.copy()
     grown = np.zeros(len(crowd.concepts) + m, LearnerState.CONCEPT)
     starts = np.empty(len(headers) + 1, np.int64)
@@ -129,12 +132,12 @@ def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerMod
         np.empty(n, np.uint16),
         np.empty(n, np.uint16),
     )
-    _absorb_crowd(
+    in_order = _absorb_crowd(
         headers,
         crowd.concepts,
         crowd.starts,
         recent,
-        facts,
+        batch,
         bounds,
         model.memory_sets,
         model.weights,
@@ -145,6 +148,8 @@ def absorb_crowd(crowd: Crowd, batch: AnswerBatch, bounds: I8, model: LearnerMod
         starts,
         place,
     )
+    if not in_order:
+        raise AnswersOutOfOrder("a learner's answer is older than the newest one taken in")
     after = Crowd(headers, grown[: int(starts[-1])], starts, recent)
     filled = batch._replace(mastery=mastery, mastery_sd=deviation)
     return CrowdAbsorbed(after, filled, *effects, place=place)

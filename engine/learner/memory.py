@@ -32,17 +32,37 @@ HARD_SHARE = 2.0
 
 
 def grade_answer(correct: U1, duration_ms: U4, expected_ms: F4, hints: U1) -> U1:
-    """Return FSRS grades (n,) from what was seen of each answer.
+    """Return FSRS grades (n,) from what was seen of each answer, see `grade_of`. All arguments have shape (n,)."""
+    grades = np.empty(len(correct), np.uint8)
+    _grade_all(
+        np.ascontiguousarray(correct, np.uint8),
+        np.ascontiguousarray(duration_ms, np.uint32),
+        np.ascontiguousarray(expected_ms, np.float32),
+        np.ascontiguousarray(hints, np.uint8),
+        grades,
+    )
+    return grades
+
+
+@kernel
+def grade_of(correct: int, duration_ms: float, expected_ms: float, hints: int) -> int:
+    """Grade an answer as FSRS does.
 
     Wrong is again (1). Right is hard (2) with a hint or at over twice the expected time, easy (4) without hints in
-    under half of it, good (3) otherwise, and when either time is unknown (0). All arguments have shape (n,).
+    under half of it, good (3) otherwise, and when either time is unknown (0).
     """
-    expected = np.asarray(expected_ms, dtype=np.float64)
-    taken = np.asarray(duration_ms, dtype=np.float64)
-    known = (expected > 0) & (taken > 0)
-    hard = (np.asarray(hints) > 0) | (known & (taken > HARD_SHARE * expected))
-    easy = known & (taken < EASY_SHARE * expected)
-    return np.where(np.asarray(correct) == 0, 1, np.where(hard, 2, np.where(easy, 4, 3))).astype(np.uint8)
+    known = expected_ms > 0.0 and duration_ms > 0.0
+    if correct == 0:
+        return 1
+    if hints > 0 or (known and duration_ms > HARD_SHARE * expected_ms):
+        return 2
+    return 4 if known and duration_ms < EASY_SHARE * expected_ms else 3
+
+
+@kernel
+def _grade_all(correct: U1, duration_ms: U4, expected_ms: F4, hints: U1, grades: U1) -> None:
+    for i in range(grades.shape[0]):
+        grades[i] = grade_of(correct[i], 1.0 * duration_ms[i], 1.0 * expected_ms[i], hints[i])
 
 
 @kernel

@@ -238,6 +238,11 @@ def test_memory_sets_come_back() -> None:
         codec.encode_memory_set(weights[:3])
 
 
+def test_digests_of_many_texts_are_those_of_each() -> None:
+    texts = ["", "a", "answer-1", "é" * 300]
+    assert codec.digests(texts) == [codec.digest(text) for text in texts]
+
+
 def test_digests_tell_texts_apart() -> None:
     assert (
         len({codec.digest("ab", "c"), codec.digest("a", "bc"), codec.digest("abc"), codec.digest("", "abc")})

@@ -19,21 +19,23 @@ from engine.types import F4, I8, NO_ROW
 FLOATS_A_LINE = 16
 """Of a cache."""
 
+_FIRST = np.zeros(1, np.int64)
+
 
 def likes_of(recents: Records, serving: Serving, quota: int) -> Likes:
     """Return what rings of recent questions (n, RING) say, with the `quota` nearest rows; `serving` remembers it."""
     memo = serving.likes
-    # A hash of 64 bits stands for a ring, as it stands for a state where pools are kept.
-    keys = [(quota, hash(recent.tobytes())) for recent in recents]
+    if len(recents) == 1:
+        key = quota, _name(recents)
+        likes = memo.find(key)
+        if likes is None:
+            likes = _room(1, quota)
+            fill_likes(serving.bound, read_only(recents), _FIRST, likes)
+            memo.keep(key, _frozen(likes))
+        return likes
+    keys = [(quota, _name(recent)) for recent in recents]
     found = [memo.find(key) for key in keys]
-    if len(found) == 1 and found[0] is not None:
-        return found[0]
-    count = len(keys)
-    likes = Likes(
-        np.empty((count, WIDTH), np.float32),
-        np.empty((count, WIDTH), np.float32),
-        np.empty((count, quota), np.uint32),
-    )
+    likes = _room(len(keys), quota)
     missing = [place for place, known in enumerate(found) if known is None]
     if missing:
         fill_likes(serving.bound, read_only(recents), np.array(missing), likes)
@@ -41,19 +43,32 @@ def likes_of(recents: Records, serving: Serving, quota: int) -> Likes:
         if known is not None:
             for part, kept in zip(likes, known, strict=True):
                 part[place] = kept[0]
-        elif count > 1:
+        else:
             # In memory of its own: one entry must not keep that of all others.
             one = slice(place, place + 1)
             own = Likes(likes.factor[one].copy(), likes.profile[one].copy(), likes.near[one].copy())
             memo.keep(keys[place], _frozen(own))
-    likes = _frozen(likes)
-    if count == 1:
-        memo.keep(keys[0], likes)
-    return likes
+    return _frozen(likes)
+
+
+def _name(recent: Records) -> int:
+    """Return what a ring is remembered under: 64 bits stand for it, as they do for a state where pools are kept."""
+    return hash(recent.tobytes())
+
+
+def _room(count: int, quota: int) -> Likes:
+    return Likes(
+        np.empty((count, WIDTH), np.float32),
+        np.empty((count, WIDTH), np.float32),
+        np.empty((count, quota), np.uint32),
+    )
 
 
 def _frozen(likes: Likes) -> Likes:
-    return Likes(read_only(likes.factor), read_only(likes.profile), read_only(likes.near))
+    """Return the likes themselves, read-only from now on."""
+    for part in likes:
+        part.setflags(write=False)
+    return likes
 
 
 @lean_kernel

@@ -91,17 +91,24 @@ def lean(
 @lean_kernel
 def _practice(questions: QuestionArrays, survey: F4, found: Candidates, predicted: F8, values: F4) -> None:
     """Fill the terms that rest on what questions exercise."""
+    no_cost = 1.0
+    before = -1
     for i in range(predicted.shape[0]):
         card = questions.cards[found.cards[i]]
         p = predicted[i]
         chosen = card.exercise_set
         no_gain = 1.0
-        no_cost = 1.0
+        # Questions of one concept come one after another, and mostly exercise the same.
+        again = chosen == before
+        before = chosen
+        if not again:
+            no_cost = 1.0
         for entry in range(questions.exercise_offsets[chosen], questions.exercise_offsets[chosen + 1]):
             c = questions.exercise_rows[entry]
             e = questions.exercise_weights[entry]
             no_gain *= 1.0 - e * (p * survey[c, RIGHT] + (1.0 - p) * survey[c, WRONG])
-            no_cost *= 1.0 - e * survey[c, RETENTION]
+            if not again:
+                no_cost *= 1.0 - e * survey[c, RETENTION]
         ready = 1.0
         goal = 0.0
         follows = 0.0

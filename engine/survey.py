@@ -258,8 +258,30 @@ def survey(
     led = np.empty(size, np.float32)
     follow(guide, touched, int(settings[HISTORY]), led)
     out[:] = 0.0
+    _look(concepts, header, touched, known, found, weights, memory, led, settings, standing, out)
+    if settings[OBJECTIVE_ROW] >= 0:
+        _towards(concepts, int(settings[OBJECTIVE_ROW]), found.proven, out)
+    _wish(concepts, standing, profile, settings, seed, out, wishes)
+
+
+@lean_kernel
+def _look(
+    concepts: ConceptArrays,
+    header: Records,
+    touched: Records,
+    known: F8,
+    found: Openness,
+    weights: Weights,
+    memory: F8,
+    led: F4,
+    settings: F8,
+    standing: Standing,
+    out: F4,
+) -> None:
+    """Fill out, zero before, but for TOWARDS; STEPS is −1 throughout."""
     rates, doubt = forgetting(memory), doubt_of_new(header[0], weights)
-    for c in range(size):
+    for c in range(out.shape[0]):
+        out[c, STEPS] = -1.0
         at = standing.place[c]
         if at >= 0:
             _touched(concepts, touched[at], known[at], found, memory, rates, settings, standing, c, out[c])
@@ -270,10 +292,6 @@ def survey(
             continue
         out[c, FOLLOWS] = led[c]
         out[c, UNLOCKS] = found.waiting[c]
-    out[:, STEPS] = -1.0
-    if settings[OBJECTIVE_ROW] >= 0:
-        _towards(concepts, int(settings[OBJECTIVE_ROW]), found.proven, out)
-    _wish(concepts, standing, profile, settings, seed, out, wishes)
 
 
 @lean_kernel

@@ -160,12 +160,12 @@ class LearnerState:
     @property
     def applied(self) -> int:
         """Number of answers this state has taken in."""
-        return int(self.header["applied"][0])
+        return int(self.header[0]["applied"])
 
     @property
     def last_answered_at(self) -> float:
         """Epoch seconds of the newest answer; 0.0 before the first."""
-        return float(self.header["last_at"][0])
+        return float(self.header[0]["last_at"])
 
     @property
     def nbytes(self) -> int:

@@ -50,8 +50,8 @@ class NewSlates(NamedTuple):
     request_digest: bytes
     correlation_id: str
     degraded: int
-    named: bytes
-    """The id of each slate and of its learner, one after another."""
+    named: U1
+    """The id of each slate and of its learner, one after another; read-only."""
     owners: Sequence[int]
     """Bytes of each learner's id."""
     payloads: U1
@@ -81,8 +81,8 @@ def records_of(new: NewSlates, tenant: str) -> "tuple[memoryview[int], list[int]
     most = 2 * len(new.named) + (2 * len(said) + _FIXED + new.stride) * count
     out, ends = _ROOM.of(most + new.rows.size * (new.names.longest + LABEL_HEAD)), np.empty(count, np.int64)
     _put_records(
-        np.frombuffer(plan, np.int64), np.frombuffer(said, np.uint8), np.frombuffer(new.named, np.uint8),
-        new.payloads, new.rows, new.names.starts, new.names.data, out, ends,
+        np.frombuffer(plan, np.int64), np.frombuffer(said, np.uint8), new.named, new.payloads, new.rows,
+        new.names.starts, new.names.data, out, ends,
     )  # fmt: skip
     return out.data, ends.tolist()
 

@@ -68,8 +68,8 @@ def reply_fields(group: Fresh, bundle: Bundle, level: int, *, batch: bool) -> li
     most = 2 * len(new.named) + (_SLATE_ROOM + slates.items_at + len(correlation)) * count
     out, ends = _ROOM.of(most + slates.rows.size * longest), np.empty(count, np.int64)
     _put_replies(
-        np.frombuffer(plan, np.int64), np.frombuffer(correlation, np.uint8), np.frombuffer(new.named, np.uint8),
-        slates.stored_in, slates.leads, titles.data, titles.starts, new.names.starts, new.names.data, out, ends,
+        np.frombuffer(plan, np.int64), np.frombuffer(correlation, np.uint8), new.named, slates.stored_in,
+        slates.leads, titles.data, titles.starts, new.names.starts, new.names.data, out, ends,
     )  # fmt: skip
     data, start, fields = out.data, 0, []
     for end in ends.tolist():

@@ -2,10 +2,13 @@
 
 import dataclasses
 import logging
+import secrets
+import struct
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +19,7 @@ from engine.pools import Pool
 from engine.recommend import Context, RecommendQuery, pools_of, seed_of
 from engine.slate import Slate
 from engine.slates import draw_slates
-from engine.types import LearnerProfile
+from engine.types import U1, LearnerProfile
 from genie.v1 import recommendation_service_pb2 as pb
 from server import errors
 from server.experiments.junction import Junction
@@ -190,11 +193,11 @@ class SlateMaker:
         learner_ids = [look.learner_id for look in looked]
         ids = [slate_id(learner_id, name) for learner_id in learner_ids] if name else slate_ids(learner_ids)
         owners = [learner_id.encode() for learner_id in learner_ids]
-        # A request that is made again draws the same.
-        seeds = [
-            seed_of(call.tenant, learner_id, wish.request_id or one)
-            for learner_id, one in zip(learner_ids, ids, strict=True)
-        ]
+        if name:
+            # A request that is made again draws the same.
+            seeds = [seed_of(call.tenant, learner_id, wish.request_id) for learner_id in learner_ids]
+        else:
+            seeds = [seed >> 1 for seed in _words(len(ids)).unpack(secrets.token_bytes(8 * len(ids)))]
         slates = draw_slates([look.pool for look in looked if look.pool is not None], seeds, wish.limit)
         new = NewSlates(
             learner_ids=learner_ids,
@@ -204,9 +207,7 @@ class SlateMaker:
             request_digest=wish.digest,
             correlation_id=call.correlation_id,
             degraded=pb.DEGRADED_REASON_UNSPECIFIED,
-            named=b"".join(
-                [part for pair in zip(map(str.encode, ids), owners, strict=True) for part in pair]
-            ),
+            named=_in_turns(ids, owners),
             owners=list(map(len, owners)),
             payloads=slates.stored_in,
             start=slates.first,
@@ -276,6 +277,19 @@ def _repeat(held: SlateRecord, wish: Wish) -> Outcome:
 def _not_kept(one: Kept, error: StoreError) -> Kept:
     _LOG.error("a slate could not be kept", exc_info=error)
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
+
+
+def _in_turns(ids: Sequence[str], owners: Sequence[bytes]) -> U1:
+    """The bytes of each id and each owner, one after another."""
+    texts = [b""] * (2 * len(ids))
+    texts[::2], texts[1::2] = map(str.encode, ids), owners
+    return np.frombuffer(b"".join(texts), np.uint8)
+
+
+@lru_cache(maxsize=128)
+def _words(count: int) -> struct.Struct:
+    """How so many 64-bit numbers are read."""
+    return struct.Struct(f"={count}Q")
 
 
 def _made_by(outcome: Placed | Kept, policy: Policy) -> bool:

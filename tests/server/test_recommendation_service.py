@@ -156,7 +156,7 @@ def test_request_ids_belong_to_a_learner_and_a_method(world: Core) -> None:
 def test_any_seed_will_do(world: Core, monkeypatch: pytest.MonkeyPatch, seed: int, policy: str) -> None:
     monkeypatch.setattr(slates, "seed_of", lambda *_: seed)
     world.record(world.answer("count-1"))
-    slate = world.recommend(policy=policy, limit=3, explanation_level=TECHNICAL)
+    slate = world.recommend(request_id="r", policy=policy, limit=3, explanation_level=TECHNICAL)
     assert len(slate.items) == 3
     assert {item.explanation.technical_details.random_seed for item in slate.items} == {seed}
 

@@ -49,7 +49,7 @@ def fresh_and_bundle(
         request_digest=b"d" * (seed % 3 * 8),
         correlation_id=correlation_id,
         degraded=degraded,
-        named=b"".join([one.encode() for pair in zip(ids, owners, strict=True) for one in pair]),
+        named=np.frombuffer("".join(map("".join, zip(ids, owners, strict=True))).encode(), np.uint8),
         owners=[len(owner.encode()) for owner in owners],
         payloads=slates.stored_in,
         start=slates.first,

@@ -366,7 +366,7 @@ def test_of_slates_kept_together_those_without_room_in_the_journal_are_written(
     shelf = labels.holding([0, 1, 2], lambda row: (b"q-%d" % row, b"else"))
     for digest in (b"", b"digest"):
         ids = slate_ids(learner_ids)
-        named = b"".join([one.encode() for pair in zip(ids, learner_ids, strict=True) for one in pair])
+        named = np.frombuffer("".join(map("".join, zip(ids, learner_ids, strict=True))).encode(), np.uint8)
         payloads = np.arange(12 * 40, dtype=np.uint16).view(np.uint8)
         new = NewSlates(
             *(

@@ -22,7 +22,7 @@ from engine.catalog import build_catalog
 from engine.collaborative import WIDTH
 from engine.draw import LOT, draw
 from engine.guide import follow
-from engine.jit import kernel
+from engine.jit import lean_kernel
 from engine.learner import LearnerState
 from engine.learner.many import score_candidates
 from engine.learner.score import read_only
@@ -74,7 +74,7 @@ def opened(data: Path, size: world.Size, count: int) -> tuple[Serving, list[Lear
     return served, states
 
 
-@kernel
+@lean_kernel
 def nothing(*_: object) -> None:
     """Take what a stage takes."""
 

@@ -248,7 +248,7 @@ class DirectCalls:
 
     def close(self) -> None:
         """End, the server being stopped; a call still being served keeps the queue open for its reply."""
-        if not self.open:
+        if self._thread.ident is not None and not self.open:
             self._queue.shutdown()
             self._thread.join(_CLOSE_SECONDS)
 

@@ -13,6 +13,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from server import direct
 from server.admission import InlineQueue
+from server.app import Assembly, Genie
+from server.config import Settings
+from tests.server.echo import ECHO, Echo
 from tests.server.serving import Running, failure, reason, serving
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -168,6 +171,11 @@ def test_a_drain_finishes_calls_and_cuts_off_those_that_take_too_long(
         # Its handler ends after everything else has: its reply goes nowhere, and nothing breaks.
         (tmp_path / "again" / "go").touch()
         eventually(lambda: running.genie._brief.unfinished + running.genie._unary.unfinished == 0)
+
+
+def test_a_server_that_never_started_can_be_closed() -> None:
+    never = Genie(Settings(port=0), lambda *_: Assembly(services=[(ECHO, Echo())]))
+    assert never.drain(notice=False)
 
 
 def test_the_grpcio_that_is_installed_is_known() -> None:

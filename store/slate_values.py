@@ -22,8 +22,23 @@ from store.tallies import utc_day
 RECORD_HEAD: Final = 8
 """Bytes of a record before its body: length and checksum."""
 _ID: Final = 32
-_VALUE_HEAD: Final = np.frombuffer(codec.SLATE.seal(b""), np.uint8)
-_NAMES: Final = SlateRecord.__slots__
+_VERSION: Final = b"\x01"
+_VALUE_HEAD: Final = np.frombuffer(_VERSION, np.uint8)
+_NAMES: Final = (
+    *(
+        "recommendation_id",
+        "learner_id",
+        "created_at",
+        "expires_at",
+        "request_digest",
+        "payload",
+        "question_ids",
+    ),
+    *("correlation_id", "degraded"),
+)
+# Said again here, since a compiled kernel that was kept holds what this file said, whatever others say by now.
+if (SlateRecord.__slots__, codec.SLATE.seal(b"")) != (_NAMES, _VERSION):
+    raise ImportError("records of slates have changed: the kernel must write them as codec.SLATE does")
 _KEYS: Final = np.frombuffer(
     b"".join(bytes((0xA0 | len(name),)) + name.encode() for name in _NAMES), np.uint8
 )

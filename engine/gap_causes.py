@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from engine.graph import NEARLY_MASTERED, Adjacency, prove
-from engine.jit import kernel
+from engine.jit import kernel, lean_kernel
 from engine.types import F8, I4, I8, U1, U4
 
 MOST_CAUSES: Final = 3
@@ -62,7 +62,7 @@ class _Weakness(NamedTuple):
     """`CauseKind`."""
 
 
-@kernel
+@lean_kernel
 def _weak_need(needs: Adjacency, weak: _Weakness, edge: int) -> bool:
     """Whether a prerequisite is weak; a soft one counts only where answers show it to be."""
     below = needs.rows[edge]
@@ -70,7 +70,7 @@ def _weak_need(needs: Adjacency, weak: _Weakness, edge: int) -> bool:
     return bool(weak.proven[below] < NEARLY_MASTERED and shown)
 
 
-@kernel
+@lean_kernel
 def _precedes(
     weak: _Weakness, ways: _Ways, slot: int, place: int, cause: int, soft: int, length: int
 ) -> bool:
@@ -88,7 +88,7 @@ def _precedes(
     return bool(cause < other)
 
 
-@kernel
+@lean_kernel
 def _put(
     ways: _Ways, slot: int, place: int, cause: int, soft: int, length: int, below: int, way: int
 ) -> None:
@@ -99,7 +99,7 @@ def _put(
     ways.below_way[slot, place] = way
 
 
-@kernel
+@lean_kernel
 def _ways_up(needs: Adjacency, weak: _Weakness, ways: _Ways, row: int, slot: int) -> None:
     """Fill a slot with the ways from the causes beneath to `row`, the best of each cause, most likely first."""
     count = 0
@@ -132,7 +132,7 @@ def _ways_up(needs: Adjacency, weak: _Weakness, ways: _Ways, row: int, slot: int
     ways.kept[slot] = count
 
 
-@kernel
+@lean_kernel
 def _settle(needs: Adjacency, weak: _Weakness, ways: _Ways, row: int) -> None:
     """Fill the slot of a weak row with the causes at or beneath it."""
     _ways_up(needs, weak, ways, row, row)

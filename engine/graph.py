@@ -351,7 +351,7 @@ def carried(offsets: I4, rows: U4, hard: U1, c: int, proven: F8) -> float:
     return float(worst)
 
 
-@kernel
+@lean_kernel
 def prove(
     offsets: I4, rows: U4, hard: U1, order: U4, mastery: F8, mastered: U1, attempts: U4, proven: F8
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.jit import lean_kernel as kernel
+from engine.jit import lean_kernel
 from engine.learner.memory import SECONDS_A_DAY, recall_factor, recalled, retrievability
 from engine.learner.state import (
     CONCEPT_WINDOWS,
@@ -145,25 +145,25 @@ LOG_COUNTS: Final = np.array([math.log1p(float(count)) for count in range(256)])
 """log(1 + n) of small counts, which most are."""
 
 
-@kernel
+@lean_kernel
 def log_count(count: int) -> float:
     """log(1 + n) of a count n ≥ 0."""
     return float(LOG_COUNTS[count]) if 0 <= count < LOG_COUNTS.shape[0] else math.log1p(float(count))
 
 
-@kernel
+@lean_kernel
 def log_run(run: int) -> float:
     """Signed log(1 + n) of n right or, negative, wrong answers in a row."""
     return math.copysign(log_count(abs(run)), float(run))
 
 
-@kernel
+@lean_kernel
 def window_count(decay: float, n: int) -> float:
     """Weights of n answers in a window that keeps `decay` of its sum a step."""
     return (1.0 - decay**n) / (1.0 - decay)
 
 
-@kernel
+@lean_kernel
 def global_features(header: Record, now: float, out: F8) -> None:
     """Fill out[:N_GLOBAL] with the learner's features as of `now` (epoch seconds)."""
     n = widen(header.applied)
@@ -192,7 +192,7 @@ def global_features(header: Record, now: float, out: F8) -> None:
     out[at + 2] = math.copysign(math.log1p(abs(float(header.run))), float(header.run))
 
 
-@kernel
+@lean_kernel
 def new_concept_features(out: F8) -> None:
     """Fill out[:N_CONCEPT] for a concept the learner has not touched."""
     out[:N_CONCEPT] = 0.0
@@ -201,7 +201,7 @@ def new_concept_features(out: F8) -> None:
     out[N_CONCEPT - 5] = 1.0
 
 
-@kernel
+@lean_kernel
 def was_last(header: Record, row: int) -> bool:
     """Whether the last answer exercised concept `row`."""
     found = False
@@ -210,7 +210,7 @@ def was_last(header: Record, row: int) -> bool:
     return found
 
 
-@kernel
+@lean_kernel
 def recall_of(concept: Record, now: float, decay: float, factor: float) -> float:
     """Chance that a concept is recalled at `now`, NaN where memory has not started; `factor` is `recall_factor`'s."""
     if concept.stability > 0.0:
@@ -218,13 +218,13 @@ def recall_of(concept: Record, now: float, decay: float, factor: float) -> float
     return math.nan
 
 
-@kernel
+@lean_kernel
 def concept_features(header: Record, concept: Record, now: float, decay: float, out: F8) -> None:
     """Fill out[:N_CONCEPT] with one touched concept's features as of `now`; `decay` is FSRS's w20."""
     recalled_features(header, concept, now, recall_of(concept, now, decay, recall_factor(decay)), out)
 
 
-@kernel
+@lean_kernel
 def recalled_features(header: Record, concept: Record, now: float, recall: float, out: F8) -> None:
     """As `concept_features`, with the chance of recall at hand, which is `recall_of`'s."""
     n = widen(concept.attempts)
@@ -270,7 +270,7 @@ def recalled_features(header: Record, concept: Record, now: float, recall: float
         out[at + 7] = 1.0
 
 
-@kernel
+@lean_kernel
 def own_values(whole: F8, concept: F8, out: F8) -> None:
     """Fill out[:N_OWN_VALUES] from the learner's features `whole` and a concept's features `concept`."""
     out[0] = concept[_CONCEPT_RIGHT]
@@ -281,13 +281,13 @@ def own_values(whole: F8, concept: F8, out: F8) -> None:
     out[5] = whole[_ABILITY_FAST] + concept[_CONCEPT_LEVEL]
 
 
-@kernel
+@lean_kernel
 def question_slope(whole: F8) -> float:
     """What the weight "slope" of a question multiplies: the learner's slow ability, from the features `whole`."""
     return float(whole[_ABILITY])
 
 
-@kernel
+@lean_kernel
 def question_features(
     header: Record,
     met: Record,
@@ -328,14 +328,14 @@ def question_features(
         out[at + 8] = last
 
 
-@kernel
+@lean_kernel
 def last_outcomes(pattern: int, n: int) -> int:
     """Return the last n outcomes as bits behind a leading 1, fewer when there were fewer."""
     top = 1 << n
     return (pattern & (top - 1)) | top if pattern >= top else pattern
 
 
-@kernel
+@lean_kernel
 def hash_pair(kind: int, first: int, second: int) -> np.uint64:
     """64-bit key of a pair feature, never 0 (the finaliser of SplitMix64, Steele et al. 2014)."""
     x = (
@@ -349,13 +349,13 @@ def hash_pair(kind: int, first: int, second: int) -> np.uint64:
     return x if x != np.uint64(0) else np.uint64(1)
 
 
-@kernel
+@lean_kernel
 def how_met(header: Record, met: Record) -> int:
     """Return how a question of the ring was met, 1 to 4: wrong or right, then the same of the answer just before."""
     return 1 + widen(met.last) + (2 if header.applied - met.step <= 1 else 0)
 
 
-@kernel
+@lean_kernel
 def pair_key(
     kind: int, header: Record, met: Record, known: bool, concept_pattern: int, question: int, concept: int
 ) -> np.uint64:

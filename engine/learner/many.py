@@ -34,7 +34,7 @@ from engine.learner.view import RECALL
 from engine.types import F4, F8, I4, I8, NO_ROW, U4
 
 
-@kernel
+@lean_kernel
 def fill_bases(qc: QuestionConcepts, w: Weights, bases: F8) -> None:
     """Fill bases (questions, 2) with the base logit and the answers it rests on, as log(1 + n), by question row."""
     for question in range(bases.shape[0]):

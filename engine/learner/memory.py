@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.jit import lean_kernel as kernel
+from engine.jit import lean_kernel
 from engine.types import F4, F8, I8, U1, U4
 
 DEFAULT_WEIGHTS: Final = np.array(
@@ -44,7 +44,7 @@ def grade_answer(correct: U1, duration_ms: U4, expected_ms: F4, hints: U1) -> U1
     return grades
 
 
-@kernel
+@lean_kernel
 def grade_of(correct: int, duration_ms: float, expected_ms: float, hints: int) -> int:
     """Grade an answer as FSRS does.
 
@@ -59,38 +59,38 @@ def grade_of(correct: int, duration_ms: float, expected_ms: float, hints: int) -
     return 4 if known and duration_ms < EASY_SHARE * expected_ms else 3
 
 
-@kernel
+@lean_kernel
 def _grade_all(correct: U1, duration_ms: U4, expected_ms: F4, hints: U1, grades: U1) -> None:
     for i in range(grades.shape[0]):
         grades[i] = grade_of(correct[i], 1.0 * duration_ms[i], 1.0 * expected_ms[i], hints[i])
 
 
-@kernel
+@lean_kernel
 def recall_factor(decay: float) -> float:
     """F = 0.9^(-1/w20) - 1, the same for all memories; `decay` is w20."""
     return float(0.9 ** (-1.0 / decay) - 1.0)
 
 
-@kernel
+@lean_kernel
 def recalled(days: float, stability: float, decay: float, factor: float) -> float:
     """As `retrievability`, with the factor at hand."""
     return float((1.0 + factor * max(days, 0.0) / stability) ** -decay)
 
 
-@kernel
+@lean_kernel
 def retrievability(days: float, stability: float, decay: float) -> float:
     """Chance of recall after `days`: (1 + F*t/S)^(-w20), F as `recall_factor` says; `decay` is w20."""
     return recalled(days, stability, decay, recall_factor(decay))
 
 
-@kernel
+@lean_kernel
 def days_until(stability: float, retention: float, decay: float) -> float:
     """Days until retrievability falls to `retention`, the inverse of `retrievability`; not rounded."""
     factor = recall_factor(decay)
     return float(stability / factor * (retention ** (-1.0 / decay) - 1.0))
 
 
-@kernel
+@lean_kernel
 def first_difficulty(grade: int, w: F8) -> float:
     """Difficulty D0 after a first review, before it is held to 1..10."""
     return float(w[4] - math.exp(w[5] * (grade - 1)) + 1.0)
@@ -107,13 +107,13 @@ class Forgetting(NamedTuple):
     """e^(w17·w18), by which a lapse lowers stability at least."""
 
 
-@kernel
+@lean_kernel
 def forgetting(w: F8) -> Forgetting:
     """Return what FSRS weights (21,) come to."""
     return Forgetting(recall_factor(w[20]), math.exp(w[8]), math.exp(w[17] * w[18]))
 
 
-@kernel
+@lean_kernel
 def stability_after(
     stability: float, difficulty: float, days: float, grade: int, recall: float, w: F8, f: Forgetting
 ) -> float:
@@ -134,7 +134,7 @@ def stability_after(
     return float(stability * (1.0 + gain * push))
 
 
-@kernel
+@lean_kernel
 def review(stability: float, difficulty: float, days: float, grade: int, w: F8) -> tuple[float, float]:
     """Return (stability, difficulty) after a review `days` whole days after the last one.
 
@@ -152,7 +152,7 @@ def review(stability: float, difficulty: float, days: float, grade: int, w: F8) 
     return max(after, MINIMUM_STABILITY), min(max(harder, 1.0), 10.0)
 
 
-@kernel
+@lean_kernel
 def schedule(
     grades: U1, at: F8, w: F8, retention: float, stability: F8, difficulty: F8, recall: F8, interval_s: I8
 ) -> None:

@@ -92,15 +92,23 @@ class CallPool(ThreadPoolExecutor):
                 self._pace.finished(now, waiting > 0)
 
 
+class WouldWait(Exception):
+    """A handler that must not wait, its thread having all other calls to serve, would have to."""
+
+
 class InlineQueue:
     """Calls that wait for the one thread which delivers and serves them; its rule for refusals is a `CallPool`'s."""
 
     threads = 1
 
-    def __init__(self, *, limit: int, queue_seconds: float = math.inf) -> None:
-        """`limit` is how many unfinished calls are taken; `queue_seconds` how long one may expect to wait."""
+    def __init__(self, later: CallPool, *, limit: int, queue_seconds: float = math.inf) -> None:
+        """`limit` is how many unfinished calls are taken; `queue_seconds` how long one may expect to wait.
+
+        `later` takes the calls that would have to wait for something else.
+        """
+        self.later = later
         self.limit = limit
-        self.unfinished = 0
+        self._own = 0
         self.unread = 0
         """Calls that will wait here when their message has been read."""
         self._queue_seconds = queue_seconds
@@ -112,6 +120,11 @@ class InlineQueue:
         return len(self._waiting)
 
     @property
+    def unfinished(self) -> int:
+        """Calls taken whose handler has not ended, those that wait elsewhere included."""
+        return self._own + self.later.unfinished
+
+    @property
     def full(self) -> bool:
         """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
         waiting = len(self._waiting) + self.unread
@@ -121,7 +134,7 @@ class InlineQueue:
 
     def put(self, serve: Callable[[bytes], object], message: bytes) -> None:
         """Have a call wait with its message."""
-        self.unfinished += 1
+        self._own += 1
         self._waiting.append((serve, message))
 
     def serve_next(self) -> None:
@@ -129,9 +142,15 @@ class InlineQueue:
         serve, message = self._waiting.popleft()
         try:
             serve(message)
+        except BaseException:
+            _LOG.exception("a call ended in an error outside its handler")
         finally:
-            self.unfinished -= 1
+            self._own -= 1
             self._pace.finished(time.monotonic(), len(self._waiting) > 0)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """End the threads of the calls that had to wait."""
+        self.later.shutdown(wait=wait)
 
 
 class Pace:

@@ -68,7 +68,11 @@ class Genie:
         )
         self._server = grpc.server(self._unary, options=_options(settings))
         core = direct.core_of(self._server)
-        self._brief = _brief_calls(settings, alone=core is None)
+        seconds = settings.max_queue_ms / 1e3
+        limit, threads = settings.max_concurrent_calls, min(_BRIEF_THREADS, settings.threads)
+        later = CallPool(threads=threads, limit=limit, name="brief", queue_seconds=seconds)
+        # grpc-python alone serves no call on the thread that polls.
+        self._brief = later if core is None else InlineQueue(later, limit=limit, queue_seconds=seconds)
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
@@ -121,6 +125,8 @@ class Genie:
             self._probe_stop.wait(settings.drain_notice_seconds)
         self._probe_stop.set()
         self.runtime.drain.begin()
+        if self._direct is not None:
+            self._direct.settle(_SETTLE_SECONDS)
         stopped = self._server.stop(settings.drain_seconds)
         self.health.end_watches()
         stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
@@ -131,8 +137,7 @@ class Genie:
         if self.runtime.tracing is not None:
             self.runtime.tracing.close()
         for pool in (self._unary, self._brief, self._streams, self._control):
-            if isinstance(pool, CallPool):
-                pool.shutdown(wait=False)
+            pool.shutdown(wait=False)
         self._assembly.meter.close()
         calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
         log(_LOG, logging.INFO, "stopped", calls=round(calls), unfinished=unfinished)
@@ -196,9 +201,11 @@ class Genie:
     def _probe_once(self) -> None:
         try:
             self._assembly.probe()
+            if self._direct is not None and self._direct.ended:
+                raise RuntimeError("the thread that takes calls has ended")
         except Exception:
             if self.health.serving or not self._probe_thread.is_alive():
-                _LOG.exception("the store cannot be written: NOT_SERVING until it can")
+                _LOG.exception("calls cannot be served as they should be: NOT_SERVING until they can")
             self.health.set_serving(False)
             return
         if not self.health.serving:
@@ -217,15 +224,6 @@ class _Reflection:
     ) -> Iterator[Any]:
         """Answer each question about the descriptors of the services; the library looks at no context."""
         yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
-
-
-def _brief_calls(settings: Settings, *, alone: bool) -> CallPool | InlineQueue:
-    """Where calls are served that never wait; `alone`: by grpc-python, which serves none on the thread that polls."""
-    limit, seconds = settings.max_concurrent_calls, settings.max_queue_ms / 1e3
-    if alone:
-        threads = min(_BRIEF_THREADS, settings.threads)
-        return CallPool(threads=threads, limit=limit, name="brief", queue_seconds=seconds)
-    return InlineQueue(limit=limit, queue_seconds=seconds)
 
 
 def _look_at(pools: Sequence[CallPool | InlineQueue], in_flight: Gauge, queued: Gauge) -> Callable[[], None]:

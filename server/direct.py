@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import grpc
 from grpc import _server
 
-from server.admission import CallPool, InlineQueue, RefusalPool
+from server.admission import CallPool, InlineQueue, RefusalPool, WouldWait
 
 _LOG = logging.getLogger("genie.direct")
 cygrpc: Final[Any] = getattr(_server, "cygrpc", None)
@@ -28,15 +28,18 @@ _NEEDED: Final = (
     ("Server", "register_completion_queue", "register_method", "request_registered_call"),
     ("CompletionQueue", "poll", "shutdown"),
     ("Call", "start_server_batch"),
-    ("CompletionType", "queue_timeout", "queue_shutdown"),
+    ("CompletionType", "queue_timeout"),
     ("SendInitialMetadataOperation",),
     ("SendMessageOperation",),
     ("SendStatusFromServerOperation",),
     ("ReceiveMessageOperation",),
     ("ReceiveCloseOnServerOperation",),
 )
-_AWAITED = 4
-"""Calls of a method that the core may deliver before the first of them has been looked at."""
+_AWAITED = 64
+"""Calls of a method that the core may deliver before the first of them has been looked at.
+
+Those beyond are lost when the server stops just then.
+"""
 _MOST_EVENTS = 64
 """Looked at between two rounds of serving: calls that arrive are counted, or refused, before they have waited."""
 _MOST_SERVED = 8
@@ -45,7 +48,9 @@ _MOST_READ = 64
 """Calls of a pool whose message is in memory or on its way; others leave theirs with the sender until their turn."""
 _SEND_SECONDS = 10.0
 """So long a caller may take to send a message for which others wait."""
-_CLOSE_SECONDS = 5.0
+_TICK_SECONDS = 0.1
+"""How often the polling thread looks for callers who keep others waiting, and whether it is to end."""
+_CLOSE_SECONDS = 0.5
 
 
 class Aborted(Exception):
@@ -105,6 +110,11 @@ class DirectContext:
         """Whether the caller has not cancelled; what the polling thread serves is not told."""
         return not self._cancelled
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the handler may wait: not on the thread that polls, which raises `WouldWait` out of it."""
+        return self._watched
+
     def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         """Send this after the reply."""
         self._trailing = metadata
@@ -135,33 +145,49 @@ class DirectContext:
         self._intake.received(self)
         if isinstance(pool, InlineQueue):
             pool.put(self.serve, message)
-            return
+        else:
+            self._hand_over(message, pool)
+
+    def _hand_over(self, message: bytes, pool: CallPool) -> None:
+        """Have a thread serve the call."""
         # Only calls that may take their time need to know whether their caller has gone meanwhile.
         self._watched = True
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
         pool.submit(self.serve, message)
 
     def serve(self, message: bytes) -> None:
-        """Answer the call."""
-        reply = None
+        """Answer the call; when its handler would have to wait on the thread that polls, on another one."""
+        reply, pool = None, self._intake.pool
         try:
             reply = self._method.respond(message, self)
         except Aborted:
             pass
-        except Exception:
-            _LOG.exception("a call ended in an error outside its handler")
-            self.error = grpc.StatusCode.UNKNOWN.value[0], b"the call could not be served"
+        except WouldWait:
+            if isinstance(pool, InlineQueue) and not self._watched:
+                self._hand_over(message, pool.later)
+                return
+            self._fail("a handler that may wait would not")
+        except BaseException:
+            self._fail("a call ended in an error outside its handler")
         self._send(reply)
 
     def refuse(self) -> None:
         """Answer the call that there is no room for it."""
-        with suppress(Aborted):
+        try:
             self._method.refuse(None, self)
+        except Aborted:
+            pass
+        except Exception:
+            self._fail("a call could not be refused")
         self._send(None)
+
+    def _fail(self, what: str) -> None:
+        _LOG.exception(what)
+        self.error = grpc.StatusCode.UNKNOWN.value[0], b"the call could not be served"
 
     def _sent(self, _: Any) -> None:
         # The core has sent the reply, or failed to.
-        self._intake.ended(self)
+        self._intake.open -= 1
 
     def _closed(self, event: Any) -> None:
         self._cancelled = event.batch_operations[0].cancelled()
@@ -176,6 +202,7 @@ class DirectContext:
             operations.append(cygrpc.SendMessageOperation(reply, 0))
         if not self._watched:
             operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
+        self._intake.replied(self)
         self._call.start_server_batch(operations, self._sent)
 
 
@@ -188,28 +215,41 @@ class _Intake:
     def __init__(self, pool: CallPool | InlineQueue) -> None:
         self.pool = pool
         self.open = 0
-        """Calls that have arrived and whose reply is not sent."""
+        """Calls that have arrived and whose reply is not sent. Only the thread that polls changes it."""
+        self._lock = threading.Lock()
         self._reading: dict[DirectContext, float] = {}
         self._held: set[DirectContext] = set()
         self._unread: deque[DirectContext] = deque()
 
     def take(self, context: DirectContext) -> None:
         """Read the call's message, now or when there is room for it."""
-        self._unread.append(context)
-        self._read_on()
+        with self._lock:
+            self._unread.append(context)
+            self._read_on()
 
     def received(self, context: DirectContext) -> None:
         """Note that the call's message has come."""
-        del self._reading[context]
-        self._held.add(context)
+        with self._lock:
+            del self._reading[context]
+            self._held.add(context)
 
-    def ended(self, context: DirectContext) -> None:
-        """Note that the call has its reply."""
-        self.open -= 1
-        self._held.discard(context)
-        self._reading.pop(context, None)
-        if self._unread:
-            self._read_on()
+    def replied(self, context: DirectContext) -> None:
+        """Note that the call's reply is there: how long the caller takes to read it holds nobody up."""
+        with self._lock:
+            self._held.discard(context)
+            self._reading.pop(context, None)
+            if self._unread:
+                self._read_on()
+
+    def give_up_late(self) -> None:
+        """End the calls whose message has not come for too long while others wait to send theirs."""
+        if not self._unread:
+            return
+        latest = time.monotonic() - _SEND_SECONDS
+        with self._lock:
+            late = [context for context, since in self._reading.items() if since < latest]
+        for context in late:
+            context.give_up()
 
     def _read_on(self) -> None:
         while self._unread and len(self._reading) + len(self._held) < _MOST_READ:
@@ -217,10 +257,6 @@ class _Intake:
             self._reading[context] = time.monotonic()
             context.read()
         self.pool.unread = len(self._unread)
-        if self._unread and self._reading:
-            oldest, since = next(iter(self._reading.items()))
-            if time.monotonic() - since > _SEND_SECONDS:
-                oldest.give_up()
 
 
 class DirectCalls:
@@ -231,6 +267,8 @@ class DirectCalls:
         self._core = core
         self._methods = tuple(methods)
         self._queue = cygrpc.CompletionQueue()
+        self._idle = True
+        self._closing = False
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
         self._intakes = {id(method.pool): _Intake(method.pool) for method in methods}
         pools = [intake.pool for intake in self._intakes.values()]
@@ -246,30 +284,55 @@ class DirectCalls:
                 self._await(method)
         self._thread.start()
 
+    def settle(self, seconds: float) -> None:
+        """Before the server is stopped, give the polling thread time to take what has arrived."""
+        until = time.monotonic() + seconds
+        while not self._idle and self.alive and time.monotonic() < until:
+            time.sleep(_TICK_SECONDS / 50)
+
     def close(self) -> None:
         """End, the server being stopped; a call still being served keeps the queue open for its reply."""
-        if self._thread.ident is not None and not self.open:
-            self._queue.shutdown()
+        self._closing = True
+        if self.alive:
             self._thread.join(_CLOSE_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls are taken."""
+        return self._thread.is_alive()
 
     def _await(self, method: DirectMethod) -> None:
         def arrived(event: Any) -> None:
             if not event.success:
                 # The server stops.
                 return
-            self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
             intake.open += 1
             context = DirectContext(event, method, intake)
             if method.pool.full:
                 method.refusals.submit(context.refuse)
             else:
                 intake.take(context)
+            # Refused when the server stops; this call is served nevertheless.
+            with suppress(ValueError):
+                self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
 
         intake = self._intakes[id(method.pool)]
         self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
 
     def _serve(self) -> None:
-        while self._look(None):
+        while True:
+            self._idle = True
+            event = self._queue.poll(time.time() + _TICK_SECONDS)
+            self._idle = False
+            if event.completion_type == cygrpc.CompletionType.queue_timeout:
+                for intake in self._intakes.values():
+                    intake.give_up_late()
+                if self._closing and not self.open:
+                    # Nothing is under way and nothing will come: only now is the queue of no more use.
+                    self._queue.shutdown()
+                    return
+                continue
+            self._deal_with(event)
             while any(self._inline):
                 self._serve_some()
 
@@ -277,27 +340,31 @@ class DirectCalls:
         """Look for what has arrived meanwhile, then serve the calls that wait for this thread."""
         looked = 0
         # A call that nobody else waits behind need not wait for a look.
-        while self.open > 1 and looked < _MOST_EVENTS and self._look(0.0):
+        while self.open > 1 and looked < _MOST_EVENTS:
+            event = self._queue.poll(0.0)
+            if event.completion_type == cygrpc.CompletionType.queue_timeout:
+                break
+            self._deal_with(event)
             looked += 1
         for queue in self._inline:
             for _ in range(min(len(queue), _MOST_SERVED)):
                 queue.serve_next()
 
-    @property
-    def open(self) -> int:
-        """Calls that have arrived and whose reply is not sent."""
-        return sum(intake.open for intake in self._intakes.values())
-
-    def _look(self, deadline: float | None) -> bool:
-        """Deal with the next event; False when there is none until the deadline, or never again."""
-        event = self._queue.poll(deadline)
-        if event.completion_type in _NO_EVENT:
-            return False
+    def _deal_with(self, event: Any) -> None:
         try:
             event.tag(event)
         except Exception:
             _LOG.exception("an event of a call could not be dealt with")
-        return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether calls were taken once and are no more."""
+        return self._thread.ident is not None and not self.alive
+
+    @property
+    def open(self) -> int:
+        """Calls that have arrived and whose reply is not sent."""
+        return sum(intake.open for intake in self._intakes.values())
 
 
 def core_of(server: grpc.Server) -> Any | None:
@@ -308,10 +375,3 @@ def core_of(server: grpc.Server) -> Any | None:
         return core
     _LOG.warning("this grpcio is not as known: calls are served by grpc-python alone, which takes longer")
     return None
-
-
-_NO_EVENT: Final = (
-    frozenset({cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown})
-    if cygrpc is not None
-    else frozenset()
-)

@@ -23,7 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from server import errors
-from server.admission import CallPool, Drain, Handler, InlineQueue, RefusalPool, Route, Throttle
+from server.admission import CallPool, Drain, Handler, InlineQueue, RefusalPool, Route, Throttle, WouldWait
 from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
 from server.request_stream import Requests as Requests
@@ -47,6 +47,7 @@ class Call:
         "_drain",
         "correlation_id",
         "deadline",
+        "may_wait",
         "method",
         "now",
         "span",
@@ -68,6 +69,9 @@ class Call:
         """The caller's deadline on the clock of `time.monotonic`; centuries away when there is none."""
         self.span: CallSpan | None = None
         """None when calls are not traced."""
+        self.may_wait: bool = getattr(context, "may_wait", True)
+        """False on the thread that serves all brief calls: what would wait raises `server.admission.WouldWait`, and the
+        call begins anew on another thread."""
         self._context = context
         self._drain = drain
 
@@ -280,8 +284,12 @@ class _OneResponse:
         try:
             request = served.argument(call, raw)
             reply: bytes = served.behaviour(request, call).SerializeToString()
+        except WouldWait:
+            raise
         except Exception as error:
             told = served.failed(call, error)
+            # A traceback would keep this frame, and with it the call, until the next collection.
+            told.__traceback__ = None
         else:
             served.close(call, "OK")
             return reply

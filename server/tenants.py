@@ -18,6 +18,7 @@ from engine.labels import Labels
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.serving import Models, Serving, prepare
 from engine.types import I4, U1
+from server.admission import WouldWait
 from server.answer_facts import FactSource
 from server.logs import log
 from store import catalogs
@@ -146,10 +147,10 @@ class Tenants:
             except Exception:
                 _LOG.exception("tenant %s cannot be made ready", tenant)
 
-    def bundle(self, tenant: str, *, fresh: bool = False) -> Bundle:
+    def bundle(self, tenant: str, *, fresh: bool = False, may_wait: bool = True) -> Bundle:
         """What to serve the tenant from now. With `fresh`, wait for the newest catalogue however long it takes.
 
-        Raises StoreError when the catalogue cannot be read.
+        Raises StoreError when the catalogue cannot be read, and WouldWait when it is not ready and `may_wait` is False.
         """
         with self._store.read(Partition(tenant)) as reader:
             catalog_version = catalogs.read_counts(reader).version
@@ -161,6 +162,8 @@ class Tenants:
         if entry is not None and current and not self._model_changed(tenant, entry):
             self.hits += 1
             return entry.bundle
+        if not may_wait:
+            raise WouldWait
         self.misses += 1
         wait_until = None if fresh or entry is None else time.monotonic() + self._patience_seconds
         try:

@@ -76,7 +76,7 @@ class RecommendationService:
         _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.bundle(call.tenant, may_wait=call.may_wait)
         kept = self._maker.make(request.learner_id, wish_of(request, bundle, policy), bundle, call)
         self._note(kept)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE

@@ -1,6 +1,7 @@
 """What a request for slates wishes for, its ids looked up: the same for all learners of a batch. Knows no learner."""
 
 from collections.abc import Hashable
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -75,8 +76,15 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
         excluded=np.array(excluded, np.uint32) if excluded else _NO_ROWS,
         named=bool(request.policy),
         as_of=as_of,
-        circumstances=(limit, objective, small_screen, available_s, hour, tuple(excluded)),
+        circumstances=(limit, objective, small_screen, available_s, hour, _name(excluded)),
     )
+
+
+def _name(rows: list[int]) -> bytes:
+    """Short for a set of question rows: a thousand of them would take more memory than the pool that they name."""
+    if not rows:
+        return b""
+    return blake2b(np.array(sorted(set(rows)), np.uint32).tobytes(), digest_size=16).digest()
 
 
 def _seconds(moment: Timestamp) -> float:

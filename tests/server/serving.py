@@ -25,6 +25,7 @@ class Running:
     echo: Echo
     client: EchoClient
     channel: grpc.Channel
+    port: int
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def serving(
     try:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
-            yield Running(genie, echo, EchoClient(channel), channel)
+            yield Running(genie, echo, EchoClient(channel), channel, port)
     finally:
         if not drained:
             genie.drain(notice=False)

@@ -1,33 +1,40 @@
 """Calls that are taken from gRPC's core directly end as all others do, whatever the caller sends or fails to send."""
 
+import random
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from server import direct
-from server.admission import InlineQueue
+from server.admission import CallPool, InlineQueue, WouldWait
 from server.app import Assembly, Genie
 from server.config import Settings
+from server.rpc import Call
 from tests.server.echo import ECHO, Echo
+from tests.server.raw_caller import RawCaller
 from tests.server.serving import Running, failure, reason, serving
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 SAY = "/genie.tests.Echo/Say"
 
 
-@pytest.fixture(params=["by the thread that polls", "on threads", "an unknown grpcio"])
+DIRECT = ["by the thread that polls", "on threads"]
+
+
+@pytest.fixture(params=[*DIRECT, "an unknown grpcio"])
 def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     brief = frozenset({SAY}) if request.param == "by the thread that polls" else frozenset[str]()
     if request.param == "an unknown grpcio":
         monkeypatch.setattr(direct, "cygrpc", object())
-    with serving(brief=brief, threads=2, max_message_bytes=1 << 20) as found:
+    with serving(brief=brief, threads=2, max_message_bytes=1 << 20, max_queue_ms=60_000) as found:
         assert (found.genie._direct is None) == (request.param == "an unknown grpcio")
         yield found
 
@@ -117,7 +124,7 @@ def test_only_some_messages_are_read_before_their_turn(
 
 def test_a_caller_who_never_sends_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "_MOST_READ", 2)
-    monkeypatch.setattr(direct, "_SEND_SECONDS", 0.0)
+    monkeypatch.setattr(direct, "_SEND_SECONDS", 0.3)
     never = threading.Event()
     with serving() as running:
 
@@ -155,6 +162,24 @@ def test_a_call_on_a_thread_learns_that_its_caller_has_gone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("brief", [frozenset({SAY}), frozenset[str]()])
+def test_a_drain_serves_every_call_that_has_been_delivered(brief: frozenset[str], tmp_path: Path) -> None:
+    with serving(brief=brief, threads=1, drain_seconds=PATIENCE_SECONDS) as running:
+        first = held(running, tmp_path)
+        behind = [running.client.say.future(say(f"behind {number}")) for number in range(20)]
+        assert running.genie._direct is not None
+        eventually(lambda: brief or running.genie.runtime.unary_pool.unfinished == 21)
+        time.sleep(0.2)
+        threading.Timer(0.5, (tmp_path / "go").touch).start()
+        assert running.genie.drain(notice=False)
+        assert [call.result().value for call in first + behind] == [
+            f"hold {tmp_path}",
+            *(f"behind {number}" for number in range(20)),
+        ]
+        assert running.genie._direct.open == 0
+        assert not running.genie._direct.alive
+
+
+@pytest.mark.parametrize("brief", [frozenset({SAY}), frozenset[str]()])
 def test_a_drain_finishes_calls_and_cuts_off_those_that_take_too_long(
     brief: frozenset[str], tmp_path: Path
 ) -> None:
@@ -171,6 +196,9 @@ def test_a_drain_finishes_calls_and_cuts_off_those_that_take_too_long(
         # Its handler ends after everything else has: its reply goes nowhere, and nothing breaks.
         (tmp_path / "again" / "go").touch()
         eventually(lambda: running.genie._brief.unfinished + running.genie._unary.unfinished == 0)
+        assert running.genie._direct is not None
+        ending = running.genie._direct
+        eventually(lambda: not ending.alive)
 
 
 def test_a_server_that_never_started_can_be_closed() -> None:
@@ -189,7 +217,7 @@ def test_calls_that_wait_for_the_polling_thread_are_bounded_by_their_wait() -> N
         served.append(message)
         time.sleep(0.01)
 
-    queue = InlineQueue(limit=10, queue_seconds=0.025)
+    queue = InlineQueue(CallPool(threads=1, limit=1, name="later"), limit=10, queue_seconds=0.025)
     for number in range(9):
         queue.put(slow, bytes([number]))
     assert (len(queue), queue.unfinished, queue.full) == (9, 9, False), (
@@ -208,9 +236,68 @@ def test_calls_that_wait_for_the_polling_thread_are_bounded_by_their_wait() -> N
     assert queue.full, "as many as are taken at all"
 
 
-def test_a_call_that_fails_for_the_polling_thread_is_counted_as_finished() -> None:
-    queue = InlineQueue(limit=1)
-    queue.put(lambda message: [][0], b"")
-    with pytest.raises(IndexError):
-        queue.serve_next()
-    assert queue.unfinished == 0
+@pytest.mark.parametrize("running", DIRECT, indirect=True)
+@pytest.mark.parametrize("wrong", [ZeroDivisionError, SystemExit])
+def test_a_handler_that_fails_unexpectedly_fails_its_own_call_only(
+    wrong: type[BaseException], running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.genie.runtime.counters, "count", Mock(side_effect=wrong("no memory")))
+    error = failure(lambda: running.client.say(say("x"), timeout=PATIENCE_SECONDS))
+    assert error.code() is grpc.StatusCode.UNKNOWN
+    monkeypatch.undo()
+    assert running.client.say(say("again"), timeout=PATIENCE_SECONDS).value == "again"
+    eventually(lambda: _open(running) == 0)
+
+
+@pytest.mark.parametrize("running", DIRECT, indirect=True)
+def test_a_refusal_that_fails_ends_its_call(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.genie._brief, "limit", 0)
+    monkeypatch.setattr(running.genie.runtime.unary_pool, "limit", 0)
+    monkeypatch.setattr(running.genie.runtime.counters, "shed", Mock(side_effect=RuntimeError))
+    error = failure(lambda: running.client.say(say("x"), timeout=PATIENCE_SECONDS))
+    assert error.code() is grpc.StatusCode.UNKNOWN
+    eventually(lambda: _open(running) == 0)
+
+
+def test_a_call_that_would_wait_is_served_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    where: list[tuple[str, bool]] = []
+
+    def wait(_: Echo, request: StringValue, call: Call) -> StringValue:
+        where.append((threading.current_thread().name, call.may_wait))
+        if not call.may_wait:
+            raise WouldWait
+        return request
+
+    monkeypatch.setattr(Echo, "say", wait)
+    with serving(brief=frozenset({SAY})) as running:
+        assert running.client.say(say("x")).value == "x"
+        eventually(lambda: _open(running) == running.genie._brief.unfinished == 0)
+    assert where == [("direct", False), ("brief_0", True)]
+
+
+def test_callers_who_do_not_read_their_replies_hold_nobody_up(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_MOST_READ", 2)
+    with RawCaller(running.port, window=0) as stalled:
+        for _ in range(4):
+            stalled.call(SAY, say("never read").SerializeToString())
+        eventually(lambda: len(running.echo.calls) == 4)
+        assert running.client.say(say("x"), timeout=PATIENCE_SECONDS).value == "x"
+    eventually(lambda: _open(running) == 0)
+
+
+def test_streams_that_are_reset_at_any_moment_leave_nothing_behind(running: Running) -> None:
+    luck = random.Random(7)
+    for _ in range(20):
+        with RawCaller(running.port, window=luck.choice([0, 1, 65_535])) as caller:
+            for _ in range(luck.randrange(1, 20)):
+                stream = caller.call(SAY, say("x").SerializeToString(), ended=luck.random() < 0.7)
+                if luck.random() < 0.5:
+                    caller.reset(stream)
+    assert running.client.say(say("still here"), timeout=PATIENCE_SECONDS).value == "still here"
+    eventually(lambda: _open(running) == 0)
+
+
+def _open(running: Running) -> int:
+    return 0 if running.genie._direct is None else running.genie._direct.open

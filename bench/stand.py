@@ -140,6 +140,10 @@ class _Drawn:
         """As the service does."""
         return self._service.recommend(self._singles(request), call)
 
+    def recommend_many(self, requests: Any, calls: Any) -> Any:
+        """As the service does."""
+        return self._service.recommend_many([self._singles(request) for request in requests], calls)
+
     def batch_recommend(self, request: Any, call: Any) -> Any:
         """As the service does."""
         return self._service.batch_recommend(self._batches(request), call)

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
@@ -113,7 +113,7 @@ class InlineQueue:
         """Calls that will wait here when their message has been read."""
         self._queue_seconds = queue_seconds
         self._pace = Pace()
-        self._waiting: deque[tuple[Callable[[bytes], object], bytes]] = deque()
+        self._waiting: deque[Waiting] = deque()
 
     def __len__(self) -> int:
         """Return how many calls wait."""
@@ -132,21 +132,21 @@ class InlineQueue:
             self.unfinished + self.unread >= self.limit or waiting * self._pace.seconds > self._queue_seconds
         )
 
-    def put(self, serve: Callable[[bytes], object], message: bytes) -> None:
+    def put(self, call: Any, message: bytes) -> None:
         """Have a call wait with its message."""
         self._own += 1
-        self._waiting.append((serve, message))
+        self._waiting.append((call, message))
 
-    def serve_next(self) -> None:
-        """Serve the call that has waited longest."""
-        serve, message = self._waiting.popleft()
+    def serve_next(self, most: int, serve: "Callable[[Sequence[Waiting]], object]") -> None:
+        """Serve those calls that have waited longest."""
+        calls = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         try:
-            serve(message)
+            serve(calls)
         except BaseException:
             _LOG.exception("a call ended in an error outside its handler")
         finally:
-            self._own -= 1
-            self._pace.finished(time.monotonic(), len(self._waiting) > 0)
+            self._own -= len(calls)
+            self._pace.finished(time.monotonic(), len(self._waiting) > 0, len(calls))
 
     def shutdown(self, wait: bool = True) -> None:
         """End the threads of the calls that had to wait."""
@@ -161,9 +161,9 @@ class Pace:
         """0 until it is known."""
         self._last = -math.inf
 
-    def finished(self, now: float, waiting: bool) -> None:
-        """Note that a call ended at `now` on the monotonic clock, and whether others waited then."""
-        between = now - self._last
+    def finished(self, now: float, waiting: bool, count: int = 1) -> None:
+        """Note that so many calls ended at `now` on the monotonic clock, and whether others waited then."""
+        between = (now - self._last) / count
         if between < _LONGEST_STEP:
             # The first step counts in full, later ones by a tenth: some ten calls are remembered. One long step, when
             # another process had the core, says little of those to come: it counts as a few usual ones.
@@ -257,6 +257,8 @@ class _Forgotten(Future[Any]):
         """Nothing."""
 
 
+Waiting: TypeAlias = tuple[Any, bytes]
+"""A call, whatever it is to those who put it there, with its message."""
 Task: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function with its arguments."""
 _NOBODY_WAITS = _Forgotten()
@@ -266,6 +268,17 @@ _LONGEST_STEP = 1.0
 """Seconds between two ends of calls; what took longer was no queue at work."""
 
 
+class Direct(NamedTuple):
+    """How a unary method is served directly (see `server.direct`). Contexts are `DirectContext`s."""
+
+    respond: Callable[[bytes, Any], bytes]
+    """The reply to a message; raises Aborted when it has aborted the call."""
+    refuse: Callable[[Any, Any], object]
+    """Aborts a call that there is no room for, given nothing and its context."""
+    together: Callable[[Sequence[bytes], Sequence[Any]], "Sequence[bytes | Exception]"] | None
+    """For messages of calls that wait together the reply to each, or what `respond` would have raised."""
+
+
 class Route(NamedTuple):
     """A method as the dispatcher needs it."""
 
@@ -273,8 +286,8 @@ class Route(NamedTuple):
     refusal: Handler
     """Answers instead of `handler` when `pool` is full; runs on a pool of its own."""
     pool: CallPool | InlineQueue
-    direct: "tuple[Callable[[bytes, Any], bytes], Callable[[Any, Any], object]] | None" = None
-    """Of a unary method: what answers it with its reply's bytes, and what refuses it (see server.direct)."""
+    direct: "Direct | None" = None
+    """Of a unary method."""
 
 
 class Dispatcher(grpc.GenericRpcHandler):

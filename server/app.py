@@ -174,7 +174,7 @@ class Genie:
             return None
         refusals = self.runtime.refusal_pool
         methods = [
-            direct.DirectMethod(path, *route.direct, route.pool, refusals)
+            direct.DirectMethod(path, route.direct, route.pool, refusals)
             for path, route in routes.items()
             if route.direct is not None
         ]

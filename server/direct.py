@@ -12,14 +12,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
 import grpc
 from grpc import _server
 
-from server.admission import CallPool, InlineQueue, RefusalPool, WouldWait
+from server.admission import CallPool, Direct, InlineQueue, RefusalPool, Waiting, WouldWait
 
 _LOG = logging.getLogger("genie.direct")
 cygrpc: Final[Any] = getattr(_server, "cygrpc", None)
@@ -42,8 +42,8 @@ Those beyond are lost when the server stops just then.
 """
 _MOST_EVENTS = 64
 """Looked at between two rounds of serving: calls that arrive are counted, or refused, before they have waited."""
-_MOST_SERVED = 8
-"""Calls served in a round: to look for events that are not there costs as much as a tenth of a call."""
+_MOST_SERVED = 16
+"""Calls served in a round, together where they are of one method that can."""
 _MOST_READ = 64
 """Calls of a pool whose message is in memory or on its way; others leave theirs with the sender until their turn."""
 _SEND_SECONDS = 10.0
@@ -58,14 +58,11 @@ class Aborted(Exception):
 
 
 class DirectMethod(NamedTuple):
-    """How calls of a unary method are served."""
+    """A unary method."""
 
     path: str
     """Full name, `/package.Service/Method`."""
-    respond: Callable[[bytes, Any], bytes]
-    """The reply to a message, given a `DirectContext`; raises Aborted when it has aborted the call."""
-    refuse: Callable[[Any, Any], object]
-    """Aborts a call that there is no room for, given nothing and a `DirectContext`."""
+    how: Direct
     pool: CallPool | InlineQueue
     """Where calls are served: on threads, or by the one that polls."""
     refusals: RefusalPool
@@ -80,10 +77,10 @@ class DirectContext:
         "_deadline",
         "_intake",
         "_metadata",
-        "_method",
         "_trailing",
         "_watched",
         "error",
+        "method",
     )
 
     def __init__(self, event: Any, method: DirectMethod, intake: "_Intake") -> None:
@@ -92,7 +89,7 @@ class DirectContext:
         self._call = event.call
         self._metadata = event.invocation_metadata
         self._deadline: float = event.call_details.deadline
-        self._method = method
+        self.method = method
         self._trailing: tuple[tuple[str, str | bytes], ...] | None = None
         self._cancelled = False
         self._watched = False
@@ -137,14 +134,14 @@ class DirectContext:
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has ended the call, or its message was too large, as the core has told it.
-            details = f"{self._method.path} requires exactly one request message."
+            details = f"{self.method.path} requires exactly one request message."
             self.error = grpc.StatusCode.UNIMPLEMENTED.value[0], details.encode()
             self._send(None)
             return
         pool = self._intake.pool
         self._intake.received(self)
         if isinstance(pool, InlineQueue):
-            pool.put(self.serve, message)
+            pool.put(self, message)
         else:
             self._hand_over(message, pool)
 
@@ -157,32 +154,37 @@ class DirectContext:
 
     def serve(self, message: bytes) -> None:
         """Answer the call; when its handler would have to wait on the thread that polls, on another one."""
-        reply, pool = None, self._intake.pool
         try:
-            reply = self._method.respond(message, self)
-        except Aborted:
-            pass
-        except WouldWait:
-            if isinstance(pool, InlineQueue) and not self._watched:
-                self._hand_over(message, pool.later)
-                return
-            self._fail("a handler that may wait would not")
-        except BaseException:
-            self._fail("a call ended in an error outside its handler")
-        self._send(reply)
+            reply: bytes | BaseException = self.method.how.respond(message, self)
+        except BaseException as error:
+            reply = error.with_traceback(None) if isinstance(error, Aborted | WouldWait) else error
+        self.end(message, reply)
+
+    def end(self, message: bytes, reply: bytes | BaseException) -> None:
+        """Send the reply, or what the handler has raised instead."""
+        if isinstance(reply, bytes):
+            self._send(reply)
+            return
+        pool = self._intake.pool
+        if isinstance(reply, WouldWait) and isinstance(pool, InlineQueue) and not self._watched:
+            self._hand_over(message, pool.later)
+            return
+        if not isinstance(reply, Aborted):
+            self._fail("a call ended in an error outside its handler", reply)
+        self._send(None)
 
     def refuse(self) -> None:
         """Answer the call that there is no room for it."""
         try:
-            self._method.refuse(None, self)
+            self.method.how.refuse(None, self)
         except Aborted:
             pass
-        except Exception:
-            self._fail("a call could not be refused")
+        except Exception as error:
+            self._fail("a call could not be refused", error)
         self._send(None)
 
-    def _fail(self, what: str) -> None:
-        _LOG.exception(what)
+    def _fail(self, what: str, error: BaseException) -> None:
+        _LOG.error(what, exc_info=error)
         self.error = grpc.StatusCode.UNKNOWN.value[0], b"the call could not be served"
 
     def _sent(self, _: Any) -> None:
@@ -347,8 +349,8 @@ class DirectCalls:
             self._deal_with(event)
             looked += 1
         for queue in self._inline:
-            for _ in range(min(len(queue), _MOST_SERVED)):
-                queue.serve_next()
+            if queue:
+                queue.serve_next(_MOST_SERVED, _answer)
 
     def _deal_with(self, event: Any) -> None:
         try:
@@ -365,6 +367,26 @@ class DirectCalls:
     def open(self) -> int:
         """Calls that have arrived and whose reply is not sent."""
         return sum(intake.open for intake in self._intakes.values())
+
+
+def _answer(waiting: Sequence[Waiting]) -> None:
+    """Serve calls that waited for the polling thread: together those of one method which has a way to do so."""
+    by_method: dict[int, list[Waiting]] = {}
+    for one in waiting:
+        by_method.setdefault(id(one[0].method), []).append(one)
+    for some in by_method.values():
+        together = some[0][0].method.how.together
+        if together is None or len(some) == 1:
+            for context, message in some:
+                context.serve(message)
+            continue
+        contexts, messages = [context for context, _ in some], [message for _, message in some]
+        try:
+            replies: Sequence[bytes | BaseException] = together(messages, contexts)
+        except BaseException as error:
+            replies = [error] * len(some)
+        for (context, message), reply in zip(some, replies, strict=True):
+            context.end(message, reply)
 
 
 def core_of(server: grpc.Server) -> Any | None:

@@ -2,15 +2,15 @@
 
 A service is a plain object with a method in snake_case for each rpc of its descriptor. It takes the request
 message (a `Requests` for a client stream) and a `Call`, and returns the response message (an iterable of them
-for a server stream).
+for a server stream). A brief method may have a twin, `…_many`, that takes requests and calls and returns for each the
+response or an exception: it serves those that wait together.
 """
 
 import logging
 import random
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,11 +23,23 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from server import errors
-from server.admission import CallPool, Drain, Handler, InlineQueue, RefusalPool, Route, Throttle, WouldWait
+from server.admission import (
+    CallPool,
+    Direct,
+    Drain,
+    Handler,
+    InlineQueue,
+    RefusalPool,
+    Route,
+    Throttle,
+    WouldWait,
+)
+from server.call import Call as Call
 from server.logs import CALL_FACTS, log, log_call
 from server.metrics import CallCounters
 from server.request_stream import Requests as Requests
-from server.tracing import CallSpan, Tracing
+from server.together import Together
+from server.tracing import Tracing
 
 CORRELATION_HEADER = "x-correlation-id"
 TENANT_HEADER = "x-tenant-id"
@@ -37,75 +49,6 @@ MOST_CORRELATION_CHARACTERS = 128
 _LOG = logging.getLogger("genie.access")
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
-
-
-class Call:
-    """What a service knows of the call it serves beside the request."""
-
-    __slots__ = (
-        "_context",
-        "_drain",
-        "correlation_id",
-        "deadline",
-        "may_wait",
-        "method",
-        "now",
-        "span",
-        "started",
-        "tenant",
-    )
-
-    def __init__(
-        self, method: str, tenant: str, correlation_id: str, context: grpc.ServicerContext, drain: Drain
-    ) -> None:
-        self.method = method
-        """Full name, `/genie.v1.LearnerService/GetLearner`."""
-        self.tenant = tenant
-        self.correlation_id = correlation_id
-        self.now = time.time()
-        """Arrival, seconds since the Unix epoch: the one reading of the clock that a call should use."""
-        self.started = time.monotonic()
-        self.deadline = self.started + context.time_remaining()
-        """The caller's deadline on the clock of `time.monotonic`; centuries away when there is none."""
-        self.span: CallSpan | None = None
-        """None when calls are not traced."""
-        self.may_wait: bool = getattr(context, "may_wait", True)
-        """False on the thread that serves all brief calls: what would wait raises `server.admission.WouldWait`, and the
-        call begins anew on another thread."""
-        self._context = context
-        self._drain = drain
-
-    def renew(self) -> None:
-        """Read the clock again: for the next message of a stream."""
-        self.now = time.time()
-
-    def remaining(self) -> float:
-        """Seconds until the caller's deadline, not below 0."""
-        return max(self.deadline - time.monotonic(), 0.0)
-
-    def is_active(self) -> bool:
-        """Whether the caller still waits for the answer."""
-        return self._context.is_active()
-
-    def check(self) -> None:
-        """Stop work nobody waits for: raises DeadlineExceeded or CallCancelled. Made for long work."""
-        if time.monotonic() >= self.deadline:
-            raise errors.DeadlineExceeded()
-        if not self._context.is_active():
-            raise errors.CallCancelled()
-
-    def pause(self, seconds: float) -> None:
-        """Wait inside a server stream; raises as `check` does, and ServerDraining when the worker stops."""
-        self.check()
-        woken = threading.Event()
-        self._drain.listen(woken.set)
-        try:
-            woken.wait(min(seconds, self.remaining()))
-        finally:
-            self._drain.forget(woken.set)
-        if self._drain.started:
-            raise errors.ServerDraining()
-        self.check()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +81,9 @@ def bind(service: ServiceDescriptor, instance: object, runtime: Runtime) -> dict
         kind = type(instance).__name__
         raise TypeError(f"{kind} cannot serve {service.full_name}: it has no {', '.join(missing)}")
     return {
-        f"/{service.full_name}/{name}": _route(method, getattr(instance, _snake(name)), runtime)
+        f"/{service.full_name}/{name}": _route(
+            method, getattr(instance, _snake(name)), _many(instance, _snake(name)), runtime
+        )
         for name, method in service.methods_by_name.items()
     }
 
@@ -147,7 +92,20 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runtime: Runtime) -> Route:
+def _many(instance: object, name: str) -> Callable[[Sequence[Any], Sequence[Call]], Sequence[Any]] | None:
+    """What serves several calls of a method at once, where the service has it."""
+    if not hasattr(type(instance), f"{name}_many"):
+        return None
+    found: Callable[[Sequence[Any], Sequence[Call]], Sequence[Any]] = getattr(instance, f"{name}_many")
+    return found
+
+
+def _route(
+    method: MethodDescriptor,
+    behaviour: Callable[[Any, Call], Any],
+    many: Callable[[Sequence[Any], Sequence[Call]], Sequence[Any]] | None,
+    runtime: Runtime,
+) -> Route:
     path = f"/{method.containing_service.full_name}/{method.name}"
     streams = method.client_streaming or method.server_streaming
     pool: CallPool | InlineQueue = runtime.stream_pool if streams else runtime.unary_pool
@@ -159,8 +117,12 @@ def _route(method: MethodDescriptor, behaviour: Callable[[Any, Call], Any], runt
     serve = _StreamResponse(served, threads) if method.server_streaming else _OneResponse(served, threads)
     refusal = _Refusal(served, pool)
     refuse: Handler = grpc.stream_stream_rpc_method_handler(refusal)
-    direct = None if streams or isinstance(serve, _StreamResponse) else (serve, refusal)
-    return Route(kind(serve), refuse, pool, direct)
+    if streams or isinstance(serve, _StreamResponse):
+        return Route(kind(serve), refuse, pool)
+    together = None
+    if many is not None and pool is runtime.brief_pool and runtime.tracing is None:
+        together = Together(served, many, _abort)
+    return Route(kind(serve), refuse, pool, Direct(serve, refusal, together))
 
 
 _MAKERS: dict[tuple[bool, bool], Callable[[Any], Handler]] = {
@@ -208,6 +170,7 @@ class _Served:
             headers = context.invocation_metadata()
             call.span = tracing.begin(self.path, headers, tenant=tenant, correlation_id=correlation_id)
             facts["trace_id"] = call.span.trace_id
+        call.facts = facts
         CALL_FACTS.set(facts)
         context.set_trailing_metadata(((CORRELATION_HEADER, correlation_id),))
         return call

@@ -55,7 +55,7 @@ _ROOM: Final = Room()
 
 
 class NewSlates(NamedTuple):
-    """n slates of one call."""
+    """n slates made together."""
 
     learner_ids: Sequence[str]
     recommendation_ids: Sequence[str]
@@ -63,12 +63,15 @@ class NewSlates(NamedTuple):
     created_at: float
     expires_at: float
     request_digest: bytes
-    correlation_id: str
+    correlation_ids: Sequence[str]
+    """Of the call behind each."""
     degraded: int
     named: U1
-    """The id of each slate and of its learner, one after another; read-only."""
+    """The id of each slate, of its learner and of its call, one after another; read-only."""
     owners: Sequence[int]
     """Bytes of each learner's id."""
+    calls: Sequence[int]
+    """Bytes of each call's id."""
     payloads: U1
     """One after another: the first begins at `start`, each next one `stride` bytes on."""
     start: int
@@ -85,11 +88,11 @@ class NewSlates(NamedTuple):
 
 def records_of(new: NewSlates, tenant: str) -> "tuple[memoryview[int], list[int]]":
     """The records one after another, where they may be changed until the thread asks again; where each ends."""
-    first = tenant.encode(), new.correlation_id.encode(), new.request_digest
-    count, per = len(new.owners), [*new.owners, *new.sizes, *new.shown]
+    first = tenant.encode(), new.request_digest
+    count, per = len(new.owners), [*new.owners, *new.sizes, *new.shown, *new.calls]
     plan = struct.pack(
-        f"<{_PLAN - 2}q2d{3 * count}q",
-        *(count, *map(len, first), utc_day(new.created_at), new.degraded, new.start, new.stride, 0, 0),
+        f"<{_PLAN - 2}q2d{4 * count}q",
+        *(count, *map(len, first), utc_day(new.created_at), new.degraded, new.start, new.stride, 0, 0, 0),
         *(new.created_at, new.expires_at, *per),
     )
     said = b"".join(first)
@@ -170,12 +173,13 @@ def _put_records(
     ends: I8,
 ) -> None:
     """Fill `out` with the records, and ends (n,)."""
-    n, tenant, correlation, digest = plan[0], plan[1], plan[2], plan[3]
+    n, tenant, digest = plan[0], plan[1], plan[2]
     said = at = n - n
     for i in range(n):
         owner, size, shown = plan[_PLAN + i], plan[_PLAN + n + i], plan[_PLAN + 2 * n + i]
+        call = plan[_PLAN + 3 * n + i]
         at = put_bytes(out, at + RECORD_HEAD, named, said, _ID)
-        at = put_little(out, at, plan[4], 4)
+        at = put_little(out, at, plan[3], 4)
         at = put_little(out, at, shown, 2)
         at = put_little(out, at, tenant, 2)
         at = put_little(out, at, owner, 2)
@@ -188,18 +192,16 @@ def _put_records(
         at = _put_double(out, _put_key(out, at, 2), plan[_PLAN - 2])
         at = _put_double(out, _put_key(out, at, 3), plan[_PLAN - 1])
         at = _put_binary_head(out, _put_key(out, at, 4), digest)
-        at = put_bytes(out, at, texts, tenant + correlation, digest)
+        at = put_bytes(out, at, texts, tenant, digest)
         at = _put_binary_head(out, _put_key(out, at, 5), size)
-        at = put_bytes(out, at, payloads, plan[6] + i * plan[7], size)
+        at = put_bytes(out, at, payloads, plan[5] + i * plan[6], size)
         at = _put_ids(out, _put_key(out, at, 6), rows[i], shown, starts, names)
-        at = put_bytes(
-            out, _put_text_head(out, _put_key(out, at, 7), correlation), texts, tenant, correlation
-        )
+        at = put_bytes(out, _put_text_head(out, _put_key(out, at, 7), call), named, said + _ID + owner, call)
         at = _put_key(out, at, 8)
-        out[at] = plan[5]
+        out[at] = plan[4]
         at += 1
         ends[i] = at
-        said += _ID + owner
+        said += _ID + owner + call
 
 
 def warm_up() -> None:

@@ -39,7 +39,7 @@ class Fresh(NamedTuple):
             request_digest=new.request_digest,
             payload=self.slates.stored(place),
             question_ids=tuple([ids[row] for row in slate.column("question")]),
-            correlation_id=new.correlation_id,
+            correlation_id=new.correlation_ids[place],
             degraded=new.degraded,
         )
         return Kept(record, slate)

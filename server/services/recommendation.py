@@ -1,7 +1,7 @@
 """RecommendationService: slates, what became of them, and why. Scores and reasons belong to the engine."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from engine.slate import Slate
 from genie.v1 import explanation_pb2, resources_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server import convert, errors
+from server.admission import WouldWait
 from server.experiments.junction import Junction
 from server.pools import PoolCache
 from server.rpc import Call
 from server.services.explanations import Explainer
 from server.services.feedback import take_feedback
 from server.services.outcomes import Kept, Outcome
-from server.services.slate_bytes import Encoded, batch_results, recommend_response, slate_message
+from server.services.slate_bytes import Encoded, batch_results, recommend_responses, slate_message
 from server.services.slates import SlateMaker
 from server.services.wishes import Wish, wish_of
 from server.tenants import Bundle, Tenants
@@ -71,16 +72,64 @@ class RecommendationService:
 
     def recommend(self, request: pb.RecommendRequest, call: Call) -> Encoded:
         """Recommend for one learner."""
+        (reply,) = self._together([request], [call])
+        if isinstance(reply, errors.GenieError):
+            raise reply
+        return reply
+
+    def recommend_many(
+        self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
+    ) -> "list[Encoded | Exception]":
+        """What `recommend` gives for each of several calls, or raises: alike ones are worked out together."""
+        groups: dict[Hashable, dict[str, int]] = {}
+        for place, (request, call) in enumerate(zip(requests, calls, strict=True)):
+            alike = _alike(request, call)
+            group = groups.setdefault(place if alike is None else alike, {})
+            if request.learner_id in group:
+                group = groups[place] = {}
+            group[request.learner_id] = place
+        replies: dict[int, Encoded | Exception] = {}
+        for group in groups.values():
+            places = list(group.values())
+            try:
+                told = self._together(
+                    [requests[place] for place in places], [calls[place] for place in places]
+                )
+                replies.update(zip(places, told, strict=True))
+            except Exception as error:
+                if len(places) > 1 and not isinstance(error, WouldWait):
+                    # One of them may be at fault: each for itself.
+                    alone = [self.recommend_many([requests[place]], [calls[place]])[0] for place in places]
+                    replies.update(zip(places, alone, strict=True))
+                else:
+                    replies.update(dict.fromkeys(places, error))
+        return [replies[place] for place in range(len(requests))]
+
+    def _together(
+        self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
+    ) -> "Sequence[Encoded | errors.GenieError]":
+        """The replies to requests that differ by their learner only, or the error of each."""
+        request, call = requests[0], calls[0]
         check = Violations()
-        check.identifier("learner_id", request.learner_id)
+        for one in requests:
+            check.identifier("learner_id", one.learner_id)
         _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
         bundle = self._tenants.bundle(call.tenant, may_wait=call.may_wait)
-        kept = self._maker.make(request.learner_id, wish_of(request, bundle, policy), bundle, call)
-        self._note(kept)
+        learner_ids = [one.learner_id for one in requests]
+        outcomes = self._maker.make(
+            learner_ids,
+            wish_of(request, bundle, policy),
+            bundle,
+            call,
+            started=call.started,
+            calls=dict(zip(learner_ids, calls, strict=True)),
+        )
+        for outcome in outcomes:
+            self._note(outcome)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
-        return recommend_response(kept, bundle, level)
+        return recommend_responses(outcomes, bundle, level)
 
     def batch_recommend(self, request: pb.BatchRecommendRequest, call: Call) -> Encoded:
         """Recommend for many learners with the same settings."""
@@ -131,7 +180,7 @@ class RecommendationService:
             full = error
         if full is not None:
             return [full] * len(learner_ids)
-        return self._maker.make_many(learner_ids, wish, bundle, call, started=time.monotonic())
+        return self._maker.make(learner_ids, wish, bundle, call, started=time.monotonic())
 
     def list_active_recommendations(
         self, request: pb.ListActiveRecommendationsRequest, call: Call
@@ -229,6 +278,14 @@ class RecommendationService:
         if policy is None:
             raise errors.UnknownPolicy(policy=name, known_policies=", ".join(sorted(self._policies)))
         return policy
+
+
+def _alike(request: pb.RecommendRequest, call: Call) -> Hashable:
+    """The same for calls that may be answered together, whoever their learners are; nothing for one that may not."""
+    if request.request_id or request.exclude_question_ids or request.HasField("context"):
+        return None
+    settings = request.limit, request.policy, request.objective_concept_id, request.explanation_level
+    return call.tenant, *settings
 
 
 def _check_settings(

@@ -55,20 +55,19 @@ def reply_fields(group: Fresh, bundle: Bundle, level: int, *, batch: bool) -> li
     """
     new, slates, titles = group.new, group.slates, bundle.titles
     told = level > explanation_pb2.EXPLANATION_LEVEL_NONE
-    # An empty array would be of another kind.
-    correlation, count = new.correlation_id.encode() + b"\0", len(new.owners)
+    count = len(new.owners)
     created, expires = round(new.created_at * 1e6), round(new.expires_at * 1e6)
     plan = struct.pack(
-        f"<{_PLAN + 2 * count}q",
-        *(count, slates.first, slates.stride, slates.items_at, len(correlation) - 1, new.degraded, told),
+        f"<{_PLAN + 3 * count}q",
+        *(count, slates.first, slates.stride, slates.items_at, 0, new.degraded, told),
         *(created // 1_000_000, created % 1_000_000 * 1_000, expires // 1_000_000),
-        *(expires % 1_000_000 * 1_000, batch, *new.owners, *new.shown),
+        *(expires % 1_000_000 * 1_000, batch, *new.owners, *new.shown, *new.calls),
     )
     longest = _ITEM_ROOM + new.names.longest + told * (LONGEST + MOST_TITLES * titles.longest)
-    most = 2 * len(new.named) + (_SLATE_ROOM + slates.items_at + len(correlation)) * count
+    most = 2 * len(new.named) + (_SLATE_ROOM + slates.items_at) * count
     out, ends = _ROOM.of(most + slates.rows.size * longest), np.empty(count, np.int64)
     _put_replies(
-        np.frombuffer(plan, np.int64), np.frombuffer(correlation, np.uint8), new.named, slates.stored_in,
+        np.frombuffer(plan, np.int64), new.named, slates.stored_in,
         slates.leads, titles.data, titles.starts, new.names.starts, new.names.data, out, ends,
     )  # fmt: skip
     data, start, fields = out.data, 0, []
@@ -171,7 +170,6 @@ def _put_item(
 @brief_kernel
 def _put_replies(
     plan: I8,
-    correlation: U1,
     named: U1,
     stored: U1,
     leads: I1,
@@ -188,7 +186,7 @@ def _put_replies(
     predicted = np.empty(1)
     for i in range(n):
         own = plan[1] + i * plan[2]
-        owner, shown = plan[_PLAN + i], plan[_PLAN + n + i]
+        owner, shown, call = plan[_PLAN + i], plan[_PLAN + n + i], plan[_PLAN + 2 * n + i]
         head = array_at(stored.ctypes.data + own, 1, HEAD)
         items = array_at(stored.ctypes.data + own + plan[3], shown, ITEM)
         policy, model = int(head[0].policy_bytes), int(head[0].model_bytes)
@@ -218,11 +216,11 @@ def _put_replies(
         at = _put_span(out, at, 0x4A, plan[7], plan[8])
         at = _put_span(out, at, 0x52, plan[9], plan[10])
         at = _put_number(out, at, 0x58, int(head[0].answers))
-        at = _put_text(out, at, 0x62, correlation, n - n, plan[4])
+        at = _put_text(out, at, 0x62, named, said + 32 + owner, call)
         at = close_sized(out, start, at, 2)
         if plan[11]:
             at = close_sized(out, result, at, 2)
-        said += 32 + owner
+        said += 32 + owner + call
         ends[i] = at
 
 
@@ -232,6 +230,6 @@ def warm_up() -> None:
     nothing, plan = np.zeros(1, np.uint8), np.frombuffer(bytes(8 * _PLAN), np.int64)
     all_noted(starts, rows)
     _put_replies(
-        *(plan, text, text, nothing, np.zeros((0, 1), np.int8), text, starts, starts, nothing, nothing),
+        *(plan, text, nothing, np.zeros((0, 1), np.int8), text, starts, starts, nothing, nothing),
         np.zeros(0, np.int64),
     )

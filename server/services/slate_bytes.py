@@ -30,12 +30,24 @@ class Encoded:
         return self._data
 
 
-def recommend_response(outcome: Placed | Kept, bundle: Bundle, level: int) -> Encoded:
-    """A `RecommendResponse` with a slate, explained at the level."""
-    if isinstance(outcome, Placed) and level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
-        return Encoded(reply_fields(outcome.group, bundle, level, batch=False)[outcome.place])
-    message = slate_message(_kept(outcome, bundle), bundle, level)
-    return Encoded(pb.RecommendResponse(recommendation=message).SerializeToString())
+def recommend_responses(
+    outcomes: Sequence[Outcome], bundle: Bundle, level: int
+) -> "list[Encoded | errors.GenieError]":
+    """For each outcome a `RecommendResponse` with the slate, explained at the level; errors as they are."""
+    fields: dict[int, list[bytes]] = {}
+    replies: list[Encoded | errors.GenieError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, errors.GenieError):
+            replies.append(outcome)
+        elif isinstance(outcome, Placed) and level <= explanation_pb2.EXPLANATION_LEVEL_SIMPLE:
+            told = fields.get(id(outcome.group))
+            if told is None:
+                told = fields[id(outcome.group)] = reply_fields(outcome.group, bundle, level, batch=False)
+            replies.append(Encoded(told[outcome.place]))
+        else:
+            message = slate_message(_kept(outcome, bundle), bundle, level)
+            replies.append(Encoded(pb.RecommendResponse(recommendation=message).SerializeToString()))
+    return replies
 
 
 def batch_results(

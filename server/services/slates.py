@@ -47,6 +47,7 @@ SESSION_GAP_SECONDS = 1_800.0
 _COLLABORATIVE = SOURCES.index("collaborative")
 _LOG = logging.getLogger("genie.recommend")
 _NO_MOMENT = Moment(0.0, 0.0)
+_ONE_CALL: Mapping[str, Call] = {}
 
 
 class Known(NamedTuple):
@@ -75,25 +76,27 @@ class SlateMaker:
     experiments: Junction | None = None
     pools: PoolCache = field(default_factory=PoolCache)
 
-    def make(self, learner_id: str, wish: Wish, bundle: Bundle, call: Call) -> Placed | Kept:
-        """The slate for one learner: the earlier one when its request is repeated. Raises IdempotencyKeyReused."""
-        made = self.make_many([learner_id], wish, bundle, call, started=call.started)[0]
-        if isinstance(made, errors.GenieError):
-            raise made
-        return made
-
-    def make_many(
-        self, learner_ids: Sequence[str], wish: Wish, bundle: Bundle, call: Call, *, started: float
+    def make(
+        self,
+        learner_ids: Sequence[str],
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+        *,
+        started: float,
+        calls: Mapping[str, Call] = _ONE_CALL,
     ) -> list[Outcome]:
-        """What `make` gives for each learner, worked out together: one read, one pass, one write.
+        """The slate of each learner, worked out together: one read, one pass, one write. All learners are different.
 
-        `started`, on the monotonic clock, is when the time budget began to run.
+        When the request of `call` is repeated, it is the earlier one. `started`, on the monotonic clock, is when the
+        time budget began to run. `calls` are those of learners who have one each; then `call` is any of them.
         """
         deadline = min(started + self.budget_seconds * len(learner_ids), call.deadline)
+        for own in calls.values():
+            deadline = min(deadline, own.deadline)
         if self.experiments is None or wish.named:
-            return self._make(
-                learner_ids, {wish.policy.name: wish.policy}, None, wish, bundle, call, deadline
-            )
+            policies = {wish.policy.name: wish.policy}
+            return self._make(learner_ids, policies, None, wish, bundle, call, calls, deadline)
         placements = {
             learner_id: self.experiments.place(call.tenant, learner_id, call.now)
             for learner_id in learner_ids
@@ -101,13 +104,15 @@ class SlateMaker:
         chosen = {name: placement.policy for name, placement in placements.items() if placement is not None}
         policies = {policy.name: policy for policy in (wish.policy, *chosen.values())}
         assigned = {learner_id: policy.name for learner_id, policy in chosen.items()}
-        outcomes = self._make(learner_ids, policies, assigned, wish, bundle, call, deadline)
+        outcomes = self._make(learner_ids, policies, assigned, wish, bundle, call, calls, deadline)
         for learner_id, outcome in zip(learner_ids, outcomes, strict=True):
             placement = placements[learner_id]
             if placement is not None and not isinstance(outcome, errors.GenieError):
                 as_assigned = outcome.degraded != pb.DEGRADED_REASON_TIME_BUDGET
                 as_assigned = as_assigned and _made_by(outcome, placement.policy)
-                self.experiments.shown(placement, learner_id, call, as_assigned=as_assigned)
+                self.experiments.shown(
+                    placement, learner_id, calls.get(learner_id, call), as_assigned=as_assigned
+                )
         return outcomes
 
     def _make(
@@ -118,6 +123,7 @@ class SlateMaker:
         wish: Wish,
         bundle: Bundle,
         call: Call,
+        calls: Mapping[str, Call],
         deadline: float,
     ) -> list[Outcome]:
         """The outcomes of learners under policies of these names; of those not `assigned` another, the wish's."""
@@ -135,7 +141,7 @@ class SlateMaker:
             degraded = pb.DEGRADED_REASON_MODEL_UNAVAILABLE
         for some in looked.values():
             with part("engine.recommend"):
-                group = self._draw(some, name, wish, bundle, call, late=late)
+                group = self._draw(some, name, wish, bundle, call, calls, late=late)
             if time.monotonic() > deadline:
                 degraded = pb.DEGRADED_REASON_TIME_BUDGET
             if degraded:
@@ -184,7 +190,15 @@ class SlateMaker:
         return looked
 
     def _draw(
-        self, looked: "Sequence[_Looked]", name: bytes, wish: Wish, bundle: Bundle, call: Call, *, late: bool
+        self,
+        looked: "Sequence[_Looked]",
+        name: bytes,
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+        calls: Mapping[str, Call],
+        *,
+        late: bool,
     ) -> Fresh:
         """New slates of learners under one policy; not kept yet."""
         missing = [look for look in looked if look.pool is None]
@@ -193,6 +207,8 @@ class SlateMaker:
         learner_ids = [look.learner_id for look in looked]
         ids = [slate_id(learner_id, name) for learner_id in learner_ids] if name else slate_ids(learner_ids)
         owners = [learner_id.encode() for learner_id in learner_ids]
+        correlation_ids = [calls.get(learner_id, call).correlation_id for learner_id in learner_ids]
+        behind = [correlation_id.encode() for correlation_id in correlation_ids]
         if name:
             # A request that is made again draws the same.
             seeds = [seed_of(call.tenant, learner_id, wish.request_id) for learner_id in learner_ids]
@@ -205,10 +221,11 @@ class SlateMaker:
             created_at=call.now,
             expires_at=call.now + self.keep_seconds,
             request_digest=wish.digest,
-            correlation_id=call.correlation_id,
+            correlation_ids=correlation_ids,
             degraded=pb.DEGRADED_REASON_UNSPECIFIED,
-            named=_in_turns(ids, owners),
+            named=_in_turns(ids, owners, behind),
             owners=list(map(len, owners)),
+            calls=list(map(len, behind)),
             payloads=slates.stored_in,
             start=slates.first,
             stride=slates.stride,
@@ -279,10 +296,10 @@ def _not_kept(one: Kept, error: StoreError) -> Kept:
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
 
 
-def _in_turns(ids: Sequence[str], owners: Sequence[bytes]) -> U1:
-    """The bytes of each id and each owner, one after another."""
-    texts = [b""] * (2 * len(ids))
-    texts[::2], texts[1::2] = map(str.encode, ids), owners
+def _in_turns(ids: Sequence[str], owners: Sequence[bytes], calls: Sequence[bytes]) -> U1:
+    """The bytes of each id, its owner and its call, one after another."""
+    texts = [b""] * (3 * len(ids))
+    texts[::3], texts[1::3], texts[2::3] = map(str.encode, ids), owners, calls
     return np.frombuffer(b"".join(texts), np.uint8)
 
 

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from server import direct
-from server.admission import CallPool, InlineQueue, WouldWait
+from server.admission import CallPool, InlineQueue, Waiting, WouldWait
 from server.app import Assembly, Genie
 from server.config import Settings
 from server.rpc import Call
@@ -213,26 +213,25 @@ def test_the_grpcio_that_is_installed_is_known() -> None:
 def test_calls_that_wait_for_the_polling_thread_are_bounded_by_their_wait() -> None:
     served: list[bytes] = []
 
-    def slow(message: bytes) -> None:
-        served.append(message)
-        time.sleep(0.01)
+    def slow(waiting: Sequence[Waiting]) -> None:
+        served.extend(message for _, message in waiting)
+        time.sleep(0.01 * len(waiting))
 
     queue = InlineQueue(CallPool(threads=1, limit=1, name="later"), limit=10, queue_seconds=0.025)
     for number in range(9):
-        queue.put(slow, bytes([number]))
+        queue.put(None, bytes([number]))
     assert (len(queue), queue.unfinished, queue.full) == (9, 9, False), (
         "how long a call takes is not known yet"
     )
-    queue.serve_next()
-    queue.serve_next()
-    assert queue.full, "seven wait, of 10 ms each"
-    for _ in range(6):
-        queue.serve_next()
+    queue.serve_next(1, slow)
+    queue.serve_next(2, slow)
+    assert queue.full, "six wait, of 10 ms each"
+    queue.serve_next(5, slow)
     assert (len(queue), queue.full) == (1, False)
-    queue.serve_next()
+    queue.serve_next(8, slow)
     assert served == [bytes([number]) for number in range(9)]
     for _ in range(10):
-        queue.put(slow, b"")
+        queue.put(None, b"")
     assert queue.full, "as many as are taken at all"
 
 

@@ -259,9 +259,9 @@ def test_a_batch_gives_every_learner_the_whole_time_budget(
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     class Slow:
-        def make_many(self, learner_ids: Any, *args: Any, **more: Any) -> Any:
+        def make(self, learner_ids: Any, *args: Any, **more: Any) -> Any:
             now[0] += 0.02 * len(learner_ids)
-            return dataclasses.replace(maker, budget_seconds=0.03).make_many(learner_ids, *args, **more)
+            return dataclasses.replace(maker, budget_seconds=0.03).make(learner_ids, *args, **more)
 
     monkeypatch.setattr(service_of(world), "_maker", Slow())
     monkeypatch.setattr(recommendation, "AT_ONCE", 2)

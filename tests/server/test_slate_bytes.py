@@ -18,7 +18,7 @@ from server.answer_facts import FactSource
 from server.services import reply_bytes
 from server.services.outcomes import Fresh, Kept, Outcome, Placed
 from server.services.question_names import names_of
-from server.services.slate_bytes import batch_results, recommend_response, slate_message
+from server.services.slate_bytes import Encoded, batch_results, recommend_responses, slate_message
 from server.tenants import Bundle
 from store import codec, slate_values
 from store.slate_values import NewSlates, records_of, value_in
@@ -41,16 +41,19 @@ def fresh_and_bundle(
     slates = recommend_many(queries, states, served, BUILT_IN[policy], now=worlds.NOON + 3600.0 * (seed % 60))
     owners = ["lernerin-ß" * (1 + (seed + i) % 20) for i in range(count)]
     ids = [f"{i:032}" for i in range(count)]
+    calls = [correlation_id * i for i in range(count)]
+    named = "".join(map("".join, zip(ids, owners, calls, strict=True)))
     new = NewSlates(
         learner_ids=owners,
         recommendation_ids=ids,
         created_at=worlds.NOON + seed / 7.0,
         expires_at=worlds.NOON + 100.0,
         request_digest=b"d" * (seed % 3 * 8),
-        correlation_id=correlation_id,
+        correlation_ids=calls,
         degraded=degraded,
-        named=np.frombuffer("".join(map("".join, zip(ids, owners, strict=True))).encode(), np.uint8),
+        named=np.frombuffer(named.encode(), np.uint8),
         owners=[len(owner.encode()) for owner in owners],
+        calls=[len(call.encode()) for call in calls],
         payloads=slates.stored_in,
         start=slates.first,
         stride=slates.stride,
@@ -60,6 +63,12 @@ def fresh_and_bundle(
         names=names_of(slates, bundle),
     )
     return Fresh(new, slates), bundle
+
+
+def reply_of(place: Placed, bundle: Bundle, level: int) -> bytes:
+    (reply,) = recommend_responses([place], bundle, level)
+    assert isinstance(reply, Encoded)
+    return reply.SerializeToString()
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +96,7 @@ def test_bytes_are_those_of_the_message(
     assert not brief or written == pb.BatchRecommendResponse(results=results).SerializeToString()
     for place, message in zip(places, messages, strict=True):
         reply = pb.RecommendResponse(recommendation=message)
-        alone = recommend_response(place, bundle, level).SerializeToString()
+        alone = reply_of(place, bundle, level)
         assert pb.RecommendResponse.FromString(alone) == reply
         assert not brief or alone == reply.SerializeToString()
 
@@ -169,9 +178,7 @@ def test_names_are_let_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatc
     assert (after.starts >= 0).sum() == 1
     # Whoever still writes with the shelf from before finds all in it.
     assert labels.all_noted(before.starts, group.slates.rows)
-    reply = pb.RecommendResponse.FromString(
-        recommend_response(Placed(group, 1), bundle, NONE).SerializeToString()
-    )
+    reply = pb.RecommendResponse.FromString(reply_of(Placed(group, 1), bundle, NONE))
     assert reply.recommendation == slate_message(group.kept(1, bundle), bundle, NONE)
 
 

@@ -366,20 +366,14 @@ def test_of_slates_kept_together_those_without_room_in_the_journal_are_written(
     shelf = labels.holding([0, 1, 2], lambda row: (b"q-%d" % row, b"else"))
     for digest in (b"", b"digest"):
         ids = slate_ids(learner_ids)
-        named = np.frombuffer("".join(map("".join, zip(ids, learner_ids, strict=True))).encode(), np.uint8)
+        named = np.frombuffer(
+            "".join(f"{one}{owner}c" for one, owner in zip(ids, learner_ids, strict=True)).encode(), np.uint8
+        )
         payloads = np.arange(12 * 40, dtype=np.uint16).view(np.uint8)
         new = NewSlates(
             *(
-                learner_ids,
-                ids,
-                NOW,
-                NOW + 60.0,
-                digest,
-                "c",
-                0,
-                named,
-                list(map(len, learner_ids)),
-                payloads,
+                *(learner_ids, ids, NOW, NOW + 60.0, digest, ["c"] * 12, 0, np.frombuffer(named, np.uint8)),
+                *(list(map(len, learner_ids)), [1] * 12, payloads),
             ),
             *(3, 80, [70] * 12, rows, [2] * 11 + [1], shelf),
         )

@@ -35,6 +35,8 @@ AT_ONCE = 64
 """Learners of a batch that are worked out together; between such groups the caller's deadline is looked at."""
 MOST_REPLY_BYTES = 3_000_000
 """Of a batch: past this no further slate is made. gRPC clients take messages of 4 MiB unless told otherwise."""
+HURRY_SECONDS = 0.05
+"""A call whose deadline is nearer is answered by itself."""
 DEFAULT_SLATES_A_PAGE = 20
 MOST_SLATES_A_PAGE = 100
 
@@ -283,6 +285,9 @@ class RecommendationService:
 def _alike(request: pb.RecommendRequest, call: Call) -> Hashable:
     """The same for calls that may be answered together, whoever their learners are; nothing for one that may not."""
     if request.request_id or request.exclude_question_ids or request.HasField("context"):
+        return None
+    if call.remaining() < HURRY_SECONDS:
+        # Its deadline must not be that of others.
         return None
     settings = request.limit, request.policy, request.objective_concept_id, request.explanation_level
     return call.tenant, *settings

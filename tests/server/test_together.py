@@ -87,6 +87,18 @@ def test_they_are_made_in_one_pass(world: Core, monkeypatch: pytest.MonkeyPatch)
     assert made == [["a", "b", "g"], ["a"], ["c", "f"], ["d"], ["e"]]
 
 
+def test_a_caller_in_a_hurry_hurries_nobody_else(world: Core) -> None:
+    calls = [call_of(world, "c") for _ in range(3)]
+    calls[1].deadline = time.monotonic()
+    told = service_of(world).recommend_many([request("a"), request("b"), request("c")], calls)
+    degraded = [
+        pb.RecommendResponse.FromString(one.SerializeToString()).recommendation.degraded
+        for one in told
+        if isinstance(one, Encoded)
+    ]
+    assert degraded == [False, True, False]
+
+
 def test_who_is_at_fault_fails_alone(world: Core) -> None:
     told = together(
         world, request(), request("\0"), request("grace"), request(policy="no_such"), request("mary")

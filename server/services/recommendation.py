@@ -83,16 +83,12 @@ class RecommendationService:
         self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
     ) -> "list[Encoded | Exception]":
         """What `recommend` gives for each of several calls, or raises: alike ones are worked out together."""
-        groups: dict[Hashable, dict[str, int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for place, (request, call) in enumerate(zip(requests, calls, strict=True)):
             alike = _alike(request, call)
-            group = groups.setdefault(place if alike is None else alike, {})
-            if request.learner_id in group:
-                group = groups[place] = {}
-            group[request.learner_id] = place
+            groups.setdefault(place if alike is None else alike, []).append(place)
         replies: dict[int, Encoded | Exception] = {}
-        for group in groups.values():
-            places = list(group.values())
+        for places in groups.values():
             try:
                 told = self._together(
                     [requests[place] for place in places], [calls[place] for place in places]
@@ -126,7 +122,7 @@ class RecommendationService:
             bundle,
             call,
             started=call.started,
-            calls=dict(zip(learner_ids, calls, strict=True)),
+            calls=calls,
         )
         for outcome in outcomes:
             self._note(outcome)

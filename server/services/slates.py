@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from engine.pools import Pool
 from engine.recommend import Context, RecommendQuery, pools_of, seed_of
 from engine.slate import Slate
 from engine.slates import draw_slates
-from engine.types import U1, LearnerProfile
+from engine.types import LearnerProfile
 from genie.v1 import recommendation_service_pb2 as pb
 from server import errors
 from server.experiments.junction import Junction
@@ -37,7 +38,7 @@ from store import codec
 from store.api import Partition, Store, StoreError
 from store.learners import read_profile, read_state
 from store.records import SlateRecord
-from store.slate_values import NewSlates
+from store.slate_values import NewSlates, in_turns
 from store.slates import find_slate, keep_slates, slate_id, slate_ids
 from store.tastes import Taste, read_taste
 
@@ -47,7 +48,6 @@ SESSION_GAP_SECONDS = 1_800.0
 _COLLABORATIVE = SOURCES.index("collaborative")
 _LOG = logging.getLogger("genie.recommend")
 _NO_MOMENT = Moment(0.0, 0.0)
-_ONE_CALL: Mapping[str, Call] = {}
 
 
 class Known(NamedTuple):
@@ -84,15 +84,16 @@ class SlateMaker:
         call: Call,
         *,
         started: float,
-        calls: Mapping[str, Call] = _ONE_CALL,
+        calls: Sequence[Call] = (),
     ) -> list[Outcome]:
-        """The slate of each learner, worked out together: one read, one pass, one write. All learners are different.
+        """The slate of each learner, worked out together: one read, one pass, one write.
 
+        With a request id, all learners are different.
         When the request of `call` is repeated, it is the earlier one. `started`, on the monotonic clock, is when the
-        time budget began to run. `calls` are those of learners who have one each; then `call` is any of them.
+        time budget began to run. `calls` are those of the learners, if they have one each; then `call` is any of them.
         """
         deadline = min(started + self.budget_seconds * len(learner_ids), call.deadline)
-        for own in calls.values():
+        for own in calls:
             deadline = min(deadline, own.deadline)
         if self.experiments is None or wish.named:
             policies = {wish.policy.name: wish.policy}
@@ -105,14 +106,12 @@ class SlateMaker:
         policies = {policy.name: policy for policy in (wish.policy, *chosen.values())}
         assigned = {learner_id: policy.name for learner_id, policy in chosen.items()}
         outcomes = self._make(learner_ids, policies, assigned, wish, bundle, call, calls, deadline)
-        for learner_id, outcome in zip(learner_ids, outcomes, strict=True):
+        for learner_id, outcome, own in zip(learner_ids, outcomes, calls or repeat(call), strict=False):
             placement = placements[learner_id]
             if placement is not None and not isinstance(outcome, errors.GenieError):
                 as_assigned = outcome.degraded != pb.DEGRADED_REASON_TIME_BUDGET
                 as_assigned = as_assigned and _made_by(outcome, placement.policy)
-                self.experiments.shown(
-                    placement, learner_id, calls.get(learner_id, call), as_assigned=as_assigned
-                )
+                self.experiments.shown(placement, learner_id, own, as_assigned=as_assigned)
         return outcomes
 
     def _make(
@@ -123,17 +122,17 @@ class SlateMaker:
         wish: Wish,
         bundle: Bundle,
         call: Call,
-        calls: Mapping[str, Call],
+        calls: Sequence[Call],
         deadline: float,
     ) -> list[Outcome]:
         """The outcomes of learners under policies of these names; of those not `assigned` another, the wish's."""
-        made: dict[str, Outcome] = {}
+        made: dict[int, Outcome] = {}
         name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
         if name:
             made = self._repeats(learner_ids, name, wish, call)
-        fresh = learner_ids if not made else [one for one in learner_ids if one not in made]
+        fresh = [place for place in range(len(learner_ids)) if place not in made]
         looked: dict[str, list[_Looked]] = {}
-        for look in self._look(fresh, policies, assigned or {}, wish, bundle, call):
+        for look in self._look(learner_ids, fresh, policies, assigned or {}, wish, bundle, call):
             looked.setdefault(look.policy.name, []).append(look)
         late = time.monotonic() > deadline
         degraded = pb.DEGRADED_REASON_UNSPECIFIED
@@ -146,37 +145,39 @@ class SlateMaker:
                 degraded = pb.DEGRADED_REASON_TIME_BUDGET
             if degraded:
                 group = group._replace(new=group.new._replace(degraded=degraded))
-            self._keep(group, wish, bundle, call, made)
-        return [made[learner_id] for learner_id in learner_ids]
+            self._keep(group, [look.place for look in some], wish, bundle, call, made)
+        return [made[place] for place in range(len(learner_ids))]
 
-    def _repeats(self, learner_ids: Sequence[str], name: bytes, wish: Wish, call: Call) -> dict[str, Outcome]:
-        """The slates that the same request was answered before, by learner."""
-        found: dict[str, Outcome] = {}
+    def _repeats(self, learner_ids: Sequence[str], name: bytes, wish: Wish, call: Call) -> dict[int, Outcome]:
+        """The slates that the same request was answered before, by the learner's place."""
+        found: dict[int, Outcome] = {}
         with part("store.find_slate"):
-            for learner_id in learner_ids:
+            for place, learner_id in enumerate(learner_ids):
                 held = find_slate(self.serving, call.tenant, slate_id(learner_id, name), requested=True)
                 if held is not None and held.expires_at > call.now:
-                    found[learner_id] = _repeat(held, wish)
+                    found[place] = _repeat(held, wish)
         return found
 
     def _look(
         self,
         learner_ids: Sequence[str],
+        places: Sequence[int],
         policies: Mapping[str, Policy],
         assigned: Mapping[str, str],
         wish: Wish,
         bundle: Bundle,
         call: Call,
     ) -> "list[_Looked]":
-        """The pool of each learner, or else what it is made from: every acknowledged answer included."""
+        """The pool of the learner at each place, or else what it is made from: every acknowledged answer included."""
         memory_sets = bundle.learner_model.memory_sets
         tenant, serial, pools = call.tenant, bundle.serial, self.pools
         looked = []
         # Reads inside a read share its snapshot.
-        around = self.store.read(Partition(tenant)) if len(learner_ids) > 1 else nullcontext()
+        around = self.store.read(Partition(tenant)) if len(places) > 1 else nullcontext()
         with part("store.read_learner"), around:
-            for learner_id in learner_ids:
-                look = _Looked(learner_id, policies[assigned.get(learner_id, wish.policy.name)])
+            for place in places:
+                learner_id = learner_ids[place]
+                look = _Looked(place, learner_id, policies[assigned.get(learner_id, wish.policy.name)])
                 with self.store.read(Partition(tenant, learner_id)) as reader:
                     if wish.as_of is None:
                         look.name = (tenant, learner_id, look.policy.name, wish.circumstances)
@@ -196,7 +197,7 @@ class SlateMaker:
         wish: Wish,
         bundle: Bundle,
         call: Call,
-        calls: Mapping[str, Call],
+        calls: Sequence[Call],
         *,
         late: bool,
     ) -> Fresh:
@@ -207,7 +208,9 @@ class SlateMaker:
         learner_ids = [look.learner_id for look in looked]
         ids = [slate_id(learner_id, name) for learner_id in learner_ids] if name else slate_ids(learner_ids)
         owners = [learner_id.encode() for learner_id in learner_ids]
-        correlation_ids = [calls.get(learner_id, call).correlation_id for learner_id in learner_ids]
+        correlation_ids = [
+            calls[look.place].correlation_id if calls else call.correlation_id for look in looked
+        ]
         behind = [correlation_id.encode() for correlation_id in correlation_ids]
         if name:
             # A request that is made again draws the same.
@@ -223,7 +226,7 @@ class SlateMaker:
             request_digest=wish.digest,
             correlation_ids=correlation_ids,
             degraded=pb.DEGRADED_REASON_UNSPECIFIED,
-            named=_in_turns(ids, owners, behind),
+            named=in_turns(ids, owners, behind),
             owners=list(map(len, owners)),
             calls=list(map(len, behind)),
             payloads=slates.stored_in,
@@ -257,23 +260,32 @@ class SlateMaker:
             else:
                 look.pool = self.pools.keep(look.name, look.made, look.moment, pool)
 
-    def _keep(self, group: Fresh, wish: Wish, bundle: Bundle, call: Call, made: "dict[str, Outcome]") -> None:
-        """Keep new slates; notes what became of each learner's."""
+    def _keep(
+        self,
+        group: Fresh,
+        places: Sequence[int],
+        wish: Wish,
+        bundle: Bundle,
+        call: Call,
+        made: "dict[int, Outcome]",
+    ) -> None:
+        """Keep new slates; notes by place what became of each."""
         with part("store.write_slate"):
             kept = keep_slates(self.serving, call.tenant, group.new)
-        for place, (learner_id, held) in enumerate(zip(group.new.learner_ids, kept, strict=True)):
+        for number, (place, held) in enumerate(zip(places, kept, strict=True)):
             if held is None:
-                made[learner_id] = Placed(group, place)
+                made[place] = Placed(group, number)
             elif isinstance(held, StoreError):
-                made[learner_id] = _not_kept(group.kept(place, bundle), held)
+                made[place] = _not_kept(group.kept(number, bundle), held)
             else:
-                made[learner_id] = _repeat(held, wish)
+                made[place] = _repeat(held, wish)
 
 
 @dataclass(slots=True)
 class _Looked:
     """What is at hand for one learner: the pool, or what it is to be made from."""
 
+    place: int
     learner_id: str
     policy: Policy
     name: Hashable = None
@@ -294,13 +306,6 @@ def _repeat(held: SlateRecord, wish: Wish) -> Outcome:
 def _not_kept(one: Kept, error: StoreError) -> Kept:
     _LOG.error("a slate could not be kept", exc_info=error)
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
-
-
-def _in_turns(ids: Sequence[str], owners: Sequence[bytes], calls: Sequence[bytes]) -> U1:
-    """The bytes of each id, its owner and its call, one after another."""
-    texts = [b""] * (3 * len(ids))
-    texts[::3], texts[1::3], texts[2::3] = map(str.encode, ids), owners, calls
-    return np.frombuffer(b"".join(texts), np.uint8)
 
 
 @lru_cache(maxsize=128)

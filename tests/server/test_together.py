@@ -11,12 +11,11 @@ import pytest
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
 from server.rpc import Call
-from server.services.recommendation import RecommendationService
 from server.services.slate_bytes import Encoded
 from tests.server.core import LEARNER, Core, core
 from tests.server.service_calls import a_call
 from tests.server.slate_calls import explain, ids, service_of
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 NONE = explanation_pb2.EXPLANATION_LEVEL_NONE
 FULL = explanation_pb2.EXPLANATION_LEVEL_DETAILED
@@ -83,8 +82,10 @@ def test_they_are_made_in_one_pass(world: Core, monkeypatch: pytest.MonkeyPatch)
     ]  # fmt: skip
     told = slates(together(world, *asked))
     assert [slate.learner_id for slate in told] == ["a", "b", "a", "c", "d", "e", "f", "g"]
-    # The same learner twice is two slates, and what names a request or a context of its own stays alone.
-    assert made == [["a", "b", "g"], ["a"], ["c", "f"], ["d"], ["e"]]
+    # What names a request or a context of its own stays alone.
+    assert made == [["a", "b", "a", "g"], ["c", "f"], ["d"], ["e"]]
+    assert told[0].recommendation_id != told[2].recommendation_id, "the same learner twice has two slates"
+    assert [slate.correlation_id for slate in told] == [f"call-{number}" for number in range(8)]
 
 
 def test_a_caller_in_a_hurry_hurries_nobody_else(world: Core) -> None:
@@ -127,23 +128,21 @@ def test_over_the_wire_each_caller_gets_what_it_asked_for(
 ) -> None:
     sizes: list[int] = []
     go = threading.Event()
-    many = RecommendationService.recommend_many
-
-    def noted(service: Any, requests: Sequence[Any], calls: Sequence[Call]) -> Any:
-        sizes.append(len(requests))
-        return many(service, requests, calls)
-
-    def held(service: Any, one: Any, call: Call) -> Any:
-        go.wait()
-        return service._together([one], [call])[0]
-
-    monkeypatch.setattr(RecommendationService, "recommend", held)
-    service: Any = service_of(world)
-    direct = world.genie._direct
+    service, direct = service_of(world), world.genie._direct
     assert direct is not None
-    route = next(method for method in direct._methods if method.path.endswith("/Recommend"))
-    assert route.how.together is not None
-    monkeypatch.setattr(route.how.together, "_behaviour", lambda *args: noted(service, *args))
+    how: Any = next(method.how for method in direct._methods if method.path.endswith("/Recommend"))
+
+    def one(asked: Any, call: Call) -> Any:
+        go.wait(PATIENCE_SECONDS)
+        return service.recommend(asked, call)
+
+    def many(requests: Sequence[Any], calls: Sequence[Call]) -> Any:
+        go.wait(PATIENCE_SECONDS)
+        sizes.append(len(requests))
+        return service.recommend_many(requests, calls)
+
+    monkeypatch.setattr(how.respond._served, "behaviour", one)
+    monkeypatch.setattr(how.together, "_behaviour", many)
     learners = ["first", *(f"learner-{number}" if number % 5 else "\0" for number in range(30))]
     calls = [
         world.recommendations.Recommend.future(
@@ -151,7 +150,8 @@ def test_over_the_wire_each_caller_gets_what_it_asked_for(
         )
         for number, name in enumerate(learners)
     ]
-    eventually(lambda: direct.open >= 10)
+    eventually(lambda: direct.open >= 1)
+    time.sleep(0.2)
     go.set()
     for number, (name, call) in enumerate(zip(learners, calls, strict=True)):
         assert ("x-correlation-id", f"c-{number}") in call.trailing_metadata()

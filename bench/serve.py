@@ -36,11 +36,21 @@ from bench.stand import Stand, private_megabytes
 
 LOADS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Shares of its own saturation rate at which latency is looked at, for the curve."""
-FULL = Plan(world.W1, 5, 6_000, 4_000, 8.0, 40, (10_000, 100_000, 1_000_000), (5_000, 50_000, 1_000_000))
-BRIEF = Plan(
-    world.Size(10_000, 10_000), 3, 3_000, 2_000, 3.0, 20, (1_000, 10_000, 50_000), (1_000, 10_000, 50_000)
+FULL = Plan(
+    world.W1, 5, 60_000, 6_000, 4_000, 8.0, 40, (10_000, 100_000, 1_000_000), (5_000, 50_000, 1_000_000)
 )
-QUICK = Plan(world.QUICK, 1, 300, 200, 0.6, 3, (500,), ())
+BRIEF = Plan(
+    world.Size(10_000, 10_000),
+    3,
+    6_000,
+    3_000,
+    2_000,
+    3.0,
+    20,
+    (1_000, 10_000, 50_000),
+    (1_000, 10_000, 50_000),
+)
+QUICK = Plan(world.QUICK, 1, 200, 300, 200, 0.6, 3, (500,), ())
 
 
 class Bench(NamedTuple):
@@ -282,7 +292,7 @@ def _beside_the_floor(data: Path, plan: Plan, at: Cores, parts: Sequence[Callabl
         )
         bench.floor.closed(plan.floor_requests)
         # Slates for the learners who come often: what is measured is a server that has been up for a while.
-        bench.recommend.closed(3 * plan.requests)
+        bench.recommend.closed(plan.warm)
         held = [part(bench) for part in parts]
         return all(held)
 

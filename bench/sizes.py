@@ -32,6 +32,8 @@ class Plan(NamedTuple):
 
     size: world.Size
     rounds: int
+    warm: int
+    """Requests before anything is measured, for the state in which a worker is after half a minute of this load."""
     floor_requests: int
     requests: int
     seconds: float

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -163,6 +164,9 @@ class Tenants:
             self.hits += 1
             return entry.bundle
         if not may_wait:
+            if entry is not None:
+                # Whoever may wait is to find what this call has found.
+                entry.looked_at = -math.inf
             raise WouldWait
         self.misses += 1
         wait_until = None if fresh or entry is None else time.monotonic() + self._patience_seconds

@@ -15,6 +15,7 @@ from engine.likes import likes_of
 from engine.serving import Models
 from engine.types import F4, Concept, Question
 from server import tenants as module
+from server.admission import WouldWait
 from server.tenants import Tenants
 from store import catalogs
 from store.api import Partition, Store, StoreUnavailable
@@ -141,6 +142,28 @@ def test_a_new_model_is_taken_up_without_building_the_catalogue_again(
     assert shelf.loads == ["v1"]
     shelf.current = None
     assert tenants.bundle("default").model_version == "priors"
+
+
+def test_who_must_not_wait_leaves_what_changed_to_the_next_who_may(
+    tenants: Tenants, store: Store, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "q-1")
+    with pytest.raises(WouldWait):
+        tenants.bundle("default", may_wait=False)
+    tenants.bundle("default")
+    assert tenants.bundle("default", may_wait=False).model_version == "priors"
+    shelf.current = "v1"
+    with pytest.raises(WouldWait):
+        tenants.bundle("default", may_wait=False)
+    # Names of models are looked at now and then only: this must be such a time.
+    monkeypatch.setattr(module, "MODEL_LOOK_SECONDS", 3_600.0)
+    assert tenants.bundle("default").model_version == "v1"
+    fill(store, "q-2")
+    with pytest.raises(WouldWait):
+        tenants.bundle("default", may_wait=False)
+    assert (
+        tenants.bundle("default").catalog.version == tenants.bundle("default", may_wait=False).catalog.version
+    )
 
 
 def test_of_two_content_spaces_the_one_that_is_served_is_there(

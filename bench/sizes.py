@@ -59,7 +59,8 @@ def workers(data: Path, plan: Plan, at: Cores) -> bool:
     for worker_cores in ((at.server,), (at.server, at.load)):
         with served(data, plan.size, *worker_cores) as stands:
             target = recommend_target(stands, plan.size, at.load)
-            target.closed(plan.requests)
+            # Each worker has pools of its own, to be filled by its own share of the requests.
+            target.closed(plan.warm // 2 * len(stands))
             run = target.closed_for(plan.seconds / 2, len(stands) * CONNECTIONS)
             calls, charged = len(run.times.took), run.cpu + run.idle
             speeds.append(len(stands) * calls / charged)

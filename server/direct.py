@@ -36,16 +36,13 @@ _NEEDED: Final = (
     ("ReceiveCloseOnServerOperation",),
 )
 _AWAITED = 64
-"""Calls of a method that the core may deliver before the first of them has been looked at.
-
-Those beyond are lost when the server stops just then.
-"""
+"""Calls of a method that the core may deliver before the first is looked at; more are lost at a stop just then."""
 _MOST_EVENTS = 64
 """Looked at between two rounds of serving: calls that arrive are counted, or refused, before they have waited."""
 _MOST_SERVED = 16
 """Calls served in a round, together where they are of one method that can."""
 _MOST_READ = 64
-"""Calls of a pool whose message is in memory or on its way; others leave theirs with the sender until their turn."""
+"""Calls of a pool whose message is in memory or on its way; others leave theirs with the sender."""
 _SEND_SECONDS = 10.0
 """So long a caller may take to send a message for which others wait."""
 _TICK_SECONDS = 0.1
@@ -243,13 +240,12 @@ class _Intake:
             if self._unread:
                 self._read_on()
 
-    def give_up_late(self) -> None:
+    def give_up_late(self, now: float) -> None:
         """End the calls whose message has not come for too long while others wait to send theirs."""
         if not self._unread:
             return
-        latest = time.monotonic() - _SEND_SECONDS
         with self._lock:
-            late = [context for context, since in self._reading.items() if since < latest]
+            late = [context for context, since in self._reading.items() if since < now - _SEND_SECONDS]
         for context in late:
             context.give_up()
 
@@ -322,21 +318,24 @@ class DirectCalls:
         self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
 
     def _serve(self) -> None:
+        looked = time.monotonic()
         while True:
             self._idle = True
             event = self._queue.poll(time.time() + _TICK_SECONDS)
             self._idle = False
-            if event.completion_type == cygrpc.CompletionType.queue_timeout:
+            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                self._deal_with(event)
+                while any(self._inline):
+                    self._serve_some()
+            elif self._closing and not self.open:
+                # Nothing is under way and nothing will come: only now is the queue of no more use.
+                self._queue.shutdown()
+                return
+            # However busy: those who keep others waiting do so all the more.
+            if (now := time.monotonic()) - looked >= _TICK_SECONDS:
+                looked = now
                 for intake in self._intakes.values():
-                    intake.give_up_late()
-                if self._closing and not self.open:
-                    # Nothing is under way and nothing will come: only now is the queue of no more use.
-                    self._queue.shutdown()
-                    return
-                continue
-            self._deal_with(event)
-            while any(self._inline):
-                self._serve_some()
+                    intake.give_up_late(now)
 
     def _serve_some(self) -> None:
         """Look for what has arrived meanwhile, then serve the calls that wait for this thread."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from engine.jit import kernel, lean_kernel
 from engine.learner.memory import SECONDS_A_DAY
 from engine.learner.state import CONCEPT, Records
+from engine.octets import put_bytes, put_little, put_varint, varint_size
 from engine.types import F4, F8, I4, I8, U1, U4
 from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import resources_pb2
@@ -91,51 +92,26 @@ class _Sized(NamedTuple):
 
 
 @lean_kernel
-def _number_size(number: int) -> int:
-    """Bytes of a varint."""
-    size = 1
-    while number > 127:
-        number >>= 7
-        size += 1
-    return size
-
-
-@lean_kernel
 def _time_size(seconds: int, nanos: int) -> int:
     """Bytes of a Timestamp: what is 0 is not written."""
     size = 0
     if seconds != 0:
-        size += 1 + _number_size(seconds)
+        size += 1 + varint_size(seconds)
     if nanos != 0:
-        size += 1 + _number_size(nanos)
+        size += 1 + varint_size(nanos)
     return size
-
-
-@lean_kernel
-def _put_number(out: U1, at: int, number: int) -> int:
-    """Write a varint, seven bits a byte, the lowest first; return where it ends."""
-    while number > 127:
-        out[at] = number & 127 | 128
-        number >>= 7
-        at += 1
-    out[at] = number
-    return at + 1
-
-
-@lean_kernel
-def _put_text(out: U1, at: int, data: U1, start: int, stop: int) -> int:
-    for i in range(start, stop):
-        out[at] = data[i]
-        at += 1
-    return at
 
 
 @lean_kernel
 def _put_double(out: U1, at: int, tag: int, bits: int) -> int:
     out[at] = tag
-    for i in range(8):
-        out[at + 1 + i] = (bits >> (8 * i)) & 255
-    return at + 9
+    return put_little(out, at + 1, bits, 8)
+
+
+@lean_kernel
+def _put_piece(out: U1, at: int, texts: Texts, number: int) -> int:
+    start = texts.starts[number]
+    return put_bytes(out, at, texts.data, start, texts.starts[number + 1] - start)
 
 
 @lean_kernel
@@ -146,10 +122,10 @@ def _put_time(out: U1, at: int, tag: int, seconds: int, nanos: int) -> int:
     at += 2
     if seconds != 0:
         out[at] = 0x08
-        at = _put_number(out, at + 1, seconds)
+        at = put_varint(out, at + 1, seconds)
     if nanos != 0:
         out[at] = 0x10
-        at = _put_number(out, at + 1, nanos)
+        at = put_varint(out, at + 1, nanos)
     return at
 
 
@@ -176,7 +152,7 @@ def _change_size(told: Told, sized: _Sized, pair: int) -> int:
     if row < told.names.starts.shape[0] - 1:
         name = told.names.starts[row + 1] - told.names.starts[row]
         if name > 0:
-            size += 1 + _number_size(name) + name
+            size += 1 + varint_size(name) + name
     for value in (told.before[pair], told.after[pair], told.deviation[pair], told.weight[pair]):
         if _bits(value, sized.bits) != 0:
             size += _DOUBLE_BYTES
@@ -198,8 +174,8 @@ def _put_change(out: U1, at: int, told: Told, sized: _Sized, pair: int) -> int:
         start, stop = told.names.starts[row], told.names.starts[row + 1]
         if stop > start:
             out[at] = 0x0A
-            at = _put_number(out, at + 1, stop - start)
-            at = _put_text(out, at, told.names.data, start, stop)
+            at = put_varint(out, at + 1, stop - start)
+            at = put_bytes(out, at, told.names.data, start, stop - start)
     tag = 0x11
     for value in (told.before[pair], told.after[pair], told.deviation[pair], told.weight[pair]):
         bits = _bits(value, sized.bits)
@@ -221,7 +197,7 @@ def _result_size(told: Told, sized: _Sized, i: int, owner: int) -> int:
     name = told.answer_id.starts[i + 1] - told.answer_id.starts[i]
     size = (
         1
-        + _number_size(name)
+        + varint_size(name)
         + name
         + 2
         + 2
@@ -229,7 +205,7 @@ def _result_size(told: Told, sized: _Sized, i: int, owner: int) -> int:
         + _DOUBLE_BYTES
     )
     for pair in range(told.offsets[i], told.offsets[i + 1]):
-        size += 1 + _number_size(sized.change[pair]) + sized.change[pair]
+        size += 1 + varint_size(sized.change[pair]) + sized.change[pair]
     size += told.streaks.starts[owner + 1] - told.streaks.starts[owner]
     return int(size + told.extras.starts[i + 1] - told.extras.starts[i])
 
@@ -238,18 +214,18 @@ def _result_size(told: Told, sized: _Sized, i: int, owner: int) -> int:
 def _put_result(out: U1, at: int, told: Told, sized: _Sized, i: int, owner: int) -> int:
     start, stop = told.answer_id.starts[i], told.answer_id.starts[i + 1]
     out[at] = 0x0A
-    at = _put_number(out, at + 1, stop - start)
-    at = _put_text(out, at, told.answer_id.data, start, stop)
+    at = put_varint(out, at + 1, stop - start)
+    at = _put_piece(out, at, told.answer_id, i)
     out[at] = 0x10
     out[at + 1] = 1
     at = _put_time(out, at + 2, 0x22, sized.at_seconds[i], sized.at_nanos[i])
     at = _put_double(out, at, 0x29, _bits(told.predicted[i], sized.bits))
     for pair in range(told.offsets[i], told.offsets[i + 1]):
         out[at] = 0x32
-        at = _put_number(out, at + 1, sized.change[pair])
+        at = put_varint(out, at + 1, sized.change[pair])
         at = _put_change(out, at, told, sized, pair)
-    at = _put_text(out, at, told.streaks.data, told.streaks.starts[owner], told.streaks.starts[owner + 1])
-    return _put_text(out, at, told.extras.data, told.extras.starts[i], told.extras.starts[i + 1])
+    at = _put_piece(out, at, told.streaks, owner)
+    return _put_piece(out, at, told.extras, i)
 
 
 @kernel
@@ -272,14 +248,14 @@ def _put_results(told: Told, ends: I8) -> U1:
         for i in range(told.bounds[owner], told.bounds[owner + 1]):
             _split(told.answered_at[i], i, sized.at_seconds, sized.at_nanos)
             sizes[i] = _result_size(told, sized, i, owner)
-            end += 1 + _number_size(sizes[i]) + sizes[i]
+            end += 1 + varint_size(sizes[i]) + sizes[i]
             ends[i] = end
     out = np.empty(end, np.uint8)
     at = 0
     for owner in range(told.bounds.shape[0] - 1):
         for i in range(told.bounds[owner], told.bounds[owner + 1]):
             out[at] = 0x0A
-            at = _put_number(out, at + 1, sizes[i])
+            at = put_varint(out, at + 1, sizes[i])
             at = _put_result(out, at, told, sized, i, owner)
     return out
 

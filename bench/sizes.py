@@ -111,7 +111,11 @@ def store_reads(data: Path, plan: Plan) -> bool:
 
 
 def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bool:
-    """Report latency far from saturation by size, all sizes served at once and loaded in turns, and their memory."""
+    """Report latency far from saturation by size, all sizes served at once and loaded in turns, and their memory.
+
+    As everywhere, the workers are warm: most calls find their learner's pool. What a call costs that does not, at each
+    size, is in the CPU time and the higher quantiles, and what share of the calls these are is reported.
+    """
     sizes = [plan.size._replace(**{what: count}) for count in getattr(plan, what)]
     with ExitStack() as stack:
         targets, stands = [], []
@@ -119,13 +123,14 @@ def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bo
             data = stack.enter_context(world.opened(size, writable=False, cache=cache))
             stands.append(stack.enter_context(served(data, size, at.server))[0])
             targets.append(recommend_target(stands[-1:], size, at.load))
+            targets[-1].closed(plan.warm // 2)
         runs: list[list[Run]] = [[] for _ in sizes]
         for turn in range(4):
             for target, own in zip(targets, runs, strict=True):
                 own.append(target.scheduled(GROWTH_RATE, plan.seconds / 4, turn))
         medians = []
         for size, own, stand in zip(sizes, runs, stands, strict=True):
-            times = load.joined([run.times for run in own[1:]])
+            times = load.joined([run.times for run in own])
             medians.append(times.quantile_ms(0.5))
             emit(
                 BENCH,
@@ -133,7 +138,8 @@ def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bo
                 round(medians[-1], 3),
                 learners=size.learners,
                 questions=size.questions,
-                server_cpu_us_per_call=round(float(np.median([run.cpu_us for run in own[1:]])), 1),
+                server_cpu_us_per_call=round(float(np.median([run.cpu_us for run in own])), 1),
+                pools_found=round(float(np.median([run.pools for run in own])), 3),
                 private_megabytes=round(private_megabytes(stand.pid), 1),
                 start_seconds=round(stand.start_seconds, 2),
                 **quantiles(times),

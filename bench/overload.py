@@ -41,13 +41,15 @@ class Plan(NamedTuple):
     """How much of everything."""
 
     size: world.Size
+    warm: int
+    """Requests before anything is measured, as in `bench.serve`."""
     requests: int
     seconds: float
 
 
-FULL = Plan(world.W1, 4_000, 8.0)
-BRIEF = Plan(world.Size(10_000, 10_000), 2_000, 4.0)
-QUICK = Plan(world.QUICK, 300, 1.0)
+FULL = Plan(world.W1, 60_000, 6_000, 12.0)
+BRIEF = Plan(world.Size(10_000, 10_000), 6_000, 2_000, 4.0)
+QUICK = Plan(world.QUICK, 200, 300, 1.0)
 
 
 class Probes:
@@ -183,7 +185,7 @@ def run(data: Path, plan: Plan, at: Cores) -> bool:
     """Measure the peak, then overload."""
     with served(data, plan.size, at.server) as stands:
         target = recommend_target(stands, plan.size, at.load)
-        target.closed(plan.requests)
+        target.closed(plan.warm)
         held = True
         for kind in ("storm", "rate"):
             peak = target.closed(plan.requests).times

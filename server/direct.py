@@ -37,8 +37,8 @@ _NEEDED: Final = (
 )
 _AWAITED = 64
 """Calls of a method that the core may deliver before the first is looked at; more are lost at a stop just then."""
-_MOST_EVENTS = 64
-"""Looked at between two rounds of serving: calls that arrive are counted, or refused, before they have waited."""
+_MOST_EVENTS = 512
+"""Looked at between two rounds of serving: calls that arrive are counted or refused before they wait unseen."""
 _MOST_SERVED = 16
 """Calls served in a round, together where they are of one method that can."""
 _MOST_READ = 64

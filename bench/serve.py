@@ -27,6 +27,7 @@ from bench.pair import (
     Writers,
     batch_target,
     cores,
+    drawn_batches,
     floor_target,
     recommend_target,
     served,
@@ -188,9 +189,15 @@ def curve(bench: Bench) -> bool:
 
 
 def batch(bench: Bench) -> bool:
-    """Report lists a second of BatchRecommend beside calls a second of Recommend."""
-    plan = bench.plan
-    ratios, rates, cpu, found = [], [], [], []
+    """Report lists a second of BatchRecommend beside calls a second of Recommend for the same learners, one by one.
+
+    A batch's learners are all different, and so fewer of them have a pool that was kept than of as many calls.
+    """
+    plan, size = bench.plan, bench.plan.size
+    groups = drawn_batches(size)
+    for stand in bench.recommend.stands:
+        stand.ask("draw", learners=[name for group in groups for name in group], batches=groups)
+    ratios, rates, cpu, found, alone = [], [], [], [], []
     bench.batch.closed(plan.batches, connections=2)
     for _ in range(max(2, plan.rounds // 2)):
         single = bench.recommend.closed(plan.requests // 2)
@@ -198,7 +205,15 @@ def batch(bench: Bench) -> bool:
         rates.append(len(many.times.took) * BATCH / (many.times.took.sum() / 2))
         cpu.append(many.cpu_us / BATCH)
         found.append(many.pools)
+        alone.append(single)
         ratios.append(rates[-1] / single.times.rate)
+    emit(
+        BENCH,
+        "calls_per_second_for_learners_of_batches",
+        round(float(np.median([run.times.rate for run in alone])), 1),
+        server_cpu_us_per_call=round(float(np.median([run.cpu_us for run in alone])), 1),
+        pools_found=round(float(np.median([run.pools for run in alone])), 3),
+    )
     emit(
         BENCH,
         "batch_lists_per_second",

@@ -141,9 +141,14 @@ def _between(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int]:
     return calls, good
 
 
-def report(kind: str, target: Target, plan: Plan, peak: float) -> bool:
-    """Overload the server one way; whether the bars hold."""
+def report(kind: str, target: Target, plan: Plan) -> bool:
+    """Overload the server one way; whether the bars hold.
+
+    The peak is looked for before and after, and the mean of both counts: the machine's own drift meets all figures.
+    """
     stand = target.stands[0]
+    peaks = [target.closed(plan.requests).times]
+    peak = peaks[0].rate
     with Probes(stand.port, plan.size) as probes:
         flood = threading.Thread(target=_flood, args=(kind, target, plan, peak))
         flood.start()
@@ -154,6 +159,11 @@ def report(kind: str, target: Target, plan: Plan, peak: float) -> bool:
         after, wall = stand.figures(), time.monotonic() - started
         flood.join()
         recovered = _served_rate(target, plan.requests // 2)
+    peaks.append(target.closed(plan.requests).times)
+    peak = (peaks[0].rate + peaks[1].rate) / 2
+    p99 = round(load.joined(peaks).quantile_ms(0.99), 2)
+    rates = [round(one.rate, 1) for one in peaks]
+    emit(BENCH, "peak_calls_per_second", round(peak, 1), kind=kind, before_and_after=rates, p99_ms=p99)
     calls, served_ok = _between(before, after)
     facts = {
         "kind": kind,
@@ -188,10 +198,7 @@ def run(data: Path, plan: Plan, at: Cores) -> bool:
         target.closed(plan.warm)
         held = True
         for kind in ("storm", "rate"):
-            peak = target.closed(plan.requests).times
-            p99 = round(peak.quantile_ms(0.99), 2)
-            emit(BENCH, "peak_calls_per_second", round(peak.rate, 1), kind=kind, p99_ms=p99)
-            held &= report(kind, target, plan, peak.rate)
+            held &= report(kind, target, plan)
     return held
 
 

@@ -23,7 +23,7 @@ from store.lmdb_store import LmdbStore
 from store.stores import STATE
 
 BENCH = "serve"
-WORKER_ROUNDS = 3
+WORKER_ROUNDS = 5
 GROWTH_RATE = 100.0
 """Calls a second when sizes are compared: far from saturation, so that latency is the work's."""
 
@@ -54,19 +54,22 @@ def workers(data: Path, plan: Plan, at: Cores) -> bool:
 
     On two cores, two workers have to share them with the load. So they are charged with the CPU time that they used and
     with all time that their cores were idle, which at saturation is what they spent waiting for each other and for the
-    disk; the load generator's CPU time is not charged. One worker alone on its core is charged in the same way.
+    disk; the load generator's CPU time is not charged. It goes before the workers, or else one of them would wait for
+    the load while the other keeps it from the core. One worker alone on its core is charged in the same way.
     """
     speeds: dict[int, list[float]] = {1: [], 2: []}
     with ExitStack() as stack:
         targets = []
         for worker_cores in ((at.server,), (at.server, at.load)):
             stands = stack.enter_context(served(data, plan.size, *worker_cores))
+            for stand in stands:
+                stand.give_way()
             targets.append(recommend_target(stands, plan.size, at.load))
             # Each worker has pools of its own, to be filled by its own share of the requests.
             targets[-1].closed(plan.warm // 2 * len(stands))
         for target in targets * WORKER_ROUNDS:
             count = len(target.stands)
-            run = target.closed_for(plan.seconds / 4, count * CONNECTIONS)
+            run = target.closed_for(plan.seconds / 3, count * CONNECTIONS)
             calls, charged = len(run.times.took), run.cpu + run.idle
             speeds[count].append(count * calls / charged)
             facts: dict[str, Any] = {"calls": calls, "idle_share": round(run.idle / (count * run.wall), 3)}

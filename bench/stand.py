@@ -33,6 +33,8 @@ BATCH_RECOMMEND = "/genie.v1.RecommendationService/BatchRecommend"
 START_SECONDS = 300.0
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _MAPPED = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ (\S{4}) .*$")
+_LAST = 10
+"""How nice a process is that lets others go first, from −20 to 19."""
 
 
 class Stand:
@@ -69,6 +71,11 @@ class Stand:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def give_way(self) -> None:
+        """Let others go first on its core."""
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _LAST)
 
     def ask(self, command: str, **facts: object) -> dict[str, Any]:
         """Tell it something and return its reply."""

@@ -22,7 +22,7 @@ import numpy as np
 from bench import world
 from bench.ingest_parts import BENCH, CALLERS, METHOD, report_parts
 from bench.output import emit
-from bench.pair import Cores, cores, served
+from bench.pair import Cores, cores, kept_to, served
 from bench.practice import Practice
 from genie.v1 import practice_service_pb2
 from store.api import Partition, Table, Transaction
@@ -120,8 +120,7 @@ def run(data: Path, plan: Plan, at: Cores) -> bool:
     ratios, rates, commits, syncs, cpu = [], [], [], [], []
     said = Practice.of(data, plan.size)
     os.sync()
-    with served(data, plan.size, at.server) as stands:
-        os.sched_setaffinity(0, {at.load})
+    with kept_to(at.load), served(data, plan.size, at.server) as stands:
         answers_per_second(stands[0].port, plan._replace(calls=1), said, rng)
         for _ in range(plan.rounds):
             first = commits_per_second(data, plan.commits // 2)

@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 
 from bench import load, world
 from bench.output import emit
-from bench.pair import CONNECTIONS, Cores, Target, cores, recommend_target, served
+from bench.pair import CONNECTIONS, Cores, Target, cores, kept_to, recommend_target, served
 from bench.stand import RECOMMEND
 from genie.v1 import recommendation_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2_grpc
@@ -193,7 +193,7 @@ def report(kind: str, target: Target, plan: Plan) -> bool:
 
 def run(data: Path, plan: Plan, at: Cores) -> bool:
     """Measure the peak, then overload."""
-    with served(data, plan.size, at.server) as stands:
+    with kept_to(at.load), served(data, plan.size, at.server) as stands:
         target = recommend_target(stands, plan.size, at.load)
         target.closed(plan.warm)
         held = True

@@ -29,6 +29,7 @@ from bench.pair import (
     cores,
     drawn_batches,
     floor_target,
+    kept_to,
     recommend_target,
     served,
 )
@@ -161,10 +162,10 @@ def _latency(bench: Bench, rate: float, name: str, bar: str) -> bool:
         name: load.joined([run.times for run in runs])
         for name, runs in (("floor", floors), ("recommend_without_writers", quiet), ("recommend", busy))
     }
-    for name, times in merged.items():
+    for what, times in merged.items():
         mean = round(float(times.took.mean()) * 1e3, 3)
         emit(
-            BENCH, f"{name}_latency_ms", mean, rate=round(rate, 1), calls=len(times.took), **quantiles(times)
+            BENCH, f"{what}_latency_ms", mean, rate=round(rate, 1), calls=len(times.took), **quantiles(times)
         )
     took = load.Times(np.zeros(0), np.concatenate([one.took for one in writers]))
     written = sum(one.acknowledged for one in writers) / sum(run.wall for run in busy)
@@ -305,7 +306,11 @@ _TOGETHER: dict[str, Callable[[Bench], bool]] = {
 
 
 def _beside_the_floor(data: Path, plan: Plan, at: Cores, parts: Sequence[Callable[[Bench], bool]]) -> bool:
-    with Stand("floor", core=at.server) as floor, served(data, plan.size, at.server) as stands:
+    with (
+        kept_to(at.load),
+        Stand("floor", core=at.server) as floor,
+        served(data, plan.size, at.server) as stands,
+    ):
         bench = Bench(
             floor_target(floor.ready(), at.load),
             recommend_target(stands, plan.size, at.load),

@@ -132,7 +132,12 @@ def put_together(
     """The services over stores that are open already, which `close` closes; without a meter, one in memory."""
     meter = Meter() if meter is None else meter
     current_model, load_models = model_source(settings.data_directory, stores.state)
-    tenants = Tenants(stores.state, current_model=current_model, load_models=load_models)
+    tenants = Tenants(
+        stores.state,
+        current_model=current_model,
+        load_models=load_models,
+        most_waiting=max(1, settings.threads // 2),
+    )
     tenants.prepare()
     state, serving = stores.state, stores.serving
     system = SystemMetricsReader(

@@ -19,16 +19,17 @@ from engine.labels import Labels
 from engine.learner import LearnerModel, QuestionConcepts
 from engine.serving import Models, Serving, prepare
 from engine.types import I4, U1
+from server import errors
 from server.admission import WouldWait
 from server.answer_facts import FactSource
+from server.call import Call
 from server.logs import log
+from server.patience import PATIENCE_SECONDS, Patience, Wait
 from store import catalogs
 from store.api import Partition, Store
 
 MODEL_LOOK_SECONDS = 1.0
 """How often to look whether training has pointed at another model."""
-PATIENCE_SECONDS = 0.5
-"""How long a call waits for a changed catalogue to be made ready before it is served from the one before."""
 MOST_TENANTS = 64
 """Tenants kept ready; the one that was asked for longest ago makes room."""
 
@@ -108,13 +109,24 @@ class _Entry:
     """When the model's pointer was last read, on the monotonic clock."""
     trained: bool
     """Whether the model has a content space of its own, and the catalogue has none."""
+    patience: Patience
+    """Of calls, with the builds that follow."""
+
+
+class _Build(NamedTuple):
+    """A bundle that is being made."""
+
+    entry: "Future[_Entry]"
+    wait: Wait
+    """Of calls that can be served from the one before."""
 
 
 class Tenants:
     """Bundles by tenant; thread-safe.
 
     A bundle is rebuilt when the store's catalogue version or the current model has changed, by one thread at a time.
-    Small catalogues are ready before the call that noticed goes on, so that it sees every change committed before.
+    Small catalogues are ready before the call that noticed goes on, so that it sees every change committed before; how
+    long calls wait for larger ones, and for one change after another, `server.patience` bounds.
     """
 
     def __init__(
@@ -124,15 +136,21 @@ class Tenants:
         current_model: Callable[[str], str | None] = lambda tenant: None,
         load_models: Callable[[str, str], Models] = lambda tenant, version: Models.priors(),
         patience_seconds: float = PATIENCE_SECONDS,
+        most_waiting: int = 4,
     ) -> None:
-        """`current_model(tenant)` names the trained version in use, `load_models(tenant, version)` maps it."""
+        """`current_model(tenant)` names the trained version in use, `load_models(tenant, version)` maps it.
+
+        `most_waiting` calls may wait longer than patience lasts, for what cannot be served without.
+        """
         self._store = store
         self._current_model = current_model
         self._load_models = load_models
         self._patience_seconds = patience_seconds
+        self._most_waiting = most_waiting
+        self._long_waits = threading.Semaphore(most_waiting)
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._builds: dict[str, Future[_Entry]] = {}
+        self._builds: dict[str, _Build] = {}
         self.hits = 0
         """Calls that found their bundle ready."""
         self.misses = 0
@@ -148,38 +166,74 @@ class Tenants:
             except Exception:
                 _LOG.exception("tenant %s cannot be made ready", tenant)
 
-    def bundle(self, tenant: str, *, fresh: bool = False, may_wait: bool = True) -> Bundle:
-        """What to serve the tenant from now. With `fresh`, wait for the newest catalogue however long it takes.
+    def of(self, call: Call, *, fresh: bool = False) -> Bundle:
+        """What to serve a call from, see `bundle`."""
+        return self.bundle(call.tenant, fresh=fresh, may_wait=call.may_wait, until=call.deadline)
 
-        Raises StoreError when the catalogue cannot be read, and WouldWait when it is not ready and `may_wait` is False.
+    def bundle(
+        self, tenant: str, *, fresh: bool = False, may_wait: bool = True, until: float = math.inf
+    ) -> Bundle:
+        """What to serve the tenant from now. With `fresh`, or without one before, wait for the newest.
+
+        Raises StoreError when the catalogue cannot be read; WouldWait when a call that may not wait here should wait
+        elsewhere; TimeoutError past `until` on the monotonic clock, ServerOverloaded when too many wait already.
         """
         with self._store.read(Partition(tenant)) as reader:
             catalog_version = catalogs.read_counts(reader).version
         with self._lock:
-            entry = self._entries.get(tenant)
+            entry, changing = self._entries.get(tenant), tenant in self._builds
             if entry is not None:
                 self._entries.move_to_end(tenant)
-        current = entry is not None and entry.catalog_version == catalog_version
+        current = entry is not None and entry.catalog_version == catalog_version and not changing
         if entry is not None and current and not self._model_changed(tenant, entry):
             self.hits += 1
             return entry.bundle
-        if not may_wait:
-            if entry is not None:
-                # Whoever may wait is to find what this call has found.
-                entry.looked_at = -math.inf
+        if entry is None and not may_wait:
             raise WouldWait
+        if entry is None or fresh:
+            found = self._newest(tenant, catalog_version, until)
+        else:
+            found = self._soon(tenant, catalog_version, entry, may_wait, until)
         self.misses += 1
-        wait_until = None if fresh or entry is None else time.monotonic() + self._patience_seconds
+        return found.bundle
+
+    def _newest(self, tenant: str, catalog_version: int, until: float) -> _Entry:
+        """An entry of this version of the catalogue at least."""
+        built = self._waited_for(self._under_way(tenant), until)
+        if built.catalog_version < catalog_version:
+            # That build had begun before this call and missed the last change; the next one cannot.
+            built = self._waited_for(self._under_way(tenant), until)
+        return built
+
+    def _waited_for(self, build: _Build, until: float) -> _Entry:
         try:
-            built = self._under_way(tenant).result(_left(wait_until))
-            if built.catalog_version < catalog_version:
-                # That build had begun before this call and missed the last change; the next one cannot.
-                built = self._under_way(tenant).result(_left(wait_until))
+            return build.entry.result(min(_left(until), self._patience_seconds))
         except TimeoutError:
-            if entry is None:
+            if time.monotonic() >= until:
                 raise
-            return entry.bundle
-        return built.bundle
+        if not self._long_waits.acquire(blocking=False):
+            # Each of them holds a thread, and other tenants need some, too.
+            raise errors.ServerOverloaded(limit=self._most_waiting)
+        try:
+            return build.entry.result(_left(until))
+        finally:
+            self._long_waits.release()
+
+    def _soon(self, tenant: str, catalog_version: int, entry: _Entry, may_wait: bool, until: float) -> _Entry:
+        """The same if it is there soon, else the newest that is there."""
+        for _ in range(2):
+            build = self._under_way(tenant)
+            if not may_wait:
+                if build.wait.put_aside():
+                    raise WouldWait
+                return entry
+            try:
+                entry = build.entry.result(min(_left(until), build.wait.left()))
+            except TimeoutError:
+                return entry
+            if entry.catalog_version >= catalog_version:
+                break
+        return entry
 
     def ready(self) -> dict[str, Bundle]:
         """The bundles that are ready now, by tenant."""
@@ -198,12 +252,15 @@ class Tenants:
         """End the building thread."""
         self._builder.shutdown(wait=True, cancel_futures=True)
 
-    def _under_way(self, tenant: str) -> "Future[_Entry]":
+    def _under_way(self, tenant: str) -> _Build:
         """The build that is under way for the tenant, or a new one."""
         with self._lock:
             build = self._builds.get(tenant)
             if build is None:
-                build = self._builds[tenant] = self._builder.submit(self._rebuild, tenant)
+                old = self._entries.get(tenant)
+                patience = Patience(self._patience_seconds) if old is None else old.patience
+                entry = self._builder.submit(self._rebuild, tenant, patience)
+                build = self._builds[tenant] = _Build(entry, patience.wait())
             return build
 
     def _keep(self, tenant: str, entry: _Entry) -> None:
@@ -231,18 +288,19 @@ class Tenants:
             _LOG.exception("the pointer to the current model cannot be read")
             return before
 
-    def _rebuild(self, tenant: str) -> _Entry:
+    def _rebuild(self, tenant: str, patience: Patience) -> _Entry:
         with self._lock:
             old = self._entries.get(tenant)
         try:
-            entry = self._build(tenant, old)
+            entry = self._build(tenant, old, patience)
             self._keep(tenant, entry)
             return entry
         finally:
             with self._lock:
-                del self._builds[tenant]
+                build = self._builds.pop(tenant)
+            build.wait.end()
 
-    def _build(self, tenant: str, old: _Entry | None) -> _Entry:
+    def _build(self, tenant: str, old: _Entry | None, patience: Patience) -> _Entry:
         started = time.monotonic()
         with self._store.read(Partition(tenant)) as reader:
             records = catalogs.load_catalog(reader)
@@ -269,7 +327,7 @@ class Tenants:
             questions=len(records.questions),
             duration_ms=round((time.monotonic() - started) * 1e3, 1),
         )
-        return _Entry(bundle, records.version, version, started, trained)
+        return _Entry(bundle, records.version, version, started, trained, patience)
 
     def _models(self, tenant: str, version: str | None, old: _Entry | None) -> tuple[Models, bool]:
         if old is not None and old.model_version == version:
@@ -283,9 +341,9 @@ class Tenants:
             return (Models.priors() if old is None else old.bundle.serving.models), True
 
 
-def _left(until: float | None) -> float | None:
-    """Seconds left until a moment on the monotonic clock; None when there is no such moment."""
-    return None if until is None else max(until - time.monotonic(), 0.0)
+def _left(until: float) -> float:
+    """Seconds left until a moment on the monotonic clock, as many as a thread can wait."""
+    return min(max(until - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
 
 def _added(lookups: tuple[int, int], bundle: Bundle) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class AnalyticsService:
         last: int | None,
         span: int,
     ) -> report_pb2.LearnerReport:
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         with self._store.read(Partition(call.tenant, request.learner_id)) as reader:
             profile = read_profile(reader)
             if profile is None:
@@ -100,7 +100,7 @@ class AnalyticsService:
         return learner_report(facts, bundle, call.now)
 
     def _tenant(self, call: Call, last: int | None, span: int) -> report_pb2.TenantReport:
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         period = _period(last, call.now, DEFAULT_TIME_ZONE, span)
         sums = TenantSums.empty(bundle, period)
         for facts in every_learner(self._store, call.tenant, bundle, call.now, period):

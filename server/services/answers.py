@@ -59,10 +59,10 @@ def take_in(
     `path(i)` names answer i in violations. An answer that cannot be recorded has its error in its result. Raises
     StoreError when the store cannot take any.
     """
-    bundle = tenants.bundle(call.tenant)
+    bundle = tenants.of(call)
     row = bundle.catalog.question_row
     if not all(answer.question_id in row for answer in answers):
-        bundle = tenants.bundle(call.tenant, fresh=True)
+        bundle = tenants.of(call, fresh=True)
     found = sort_answers(bundle, answers, call.now, path)
     fields: dict[int, bytes] = {}
     for place, error in found.refused.items():

@@ -66,7 +66,7 @@ class CatalogService:
             concept = catalogs.get_concept(reader, request.concept_id)
         if concept is None:
             raise errors.ConceptNotFound(concept_id=request.concept_id)
-        catalog = self._tenants.bundle(call.tenant).catalog
+        catalog = self._tenants.of(call).catalog
         return pb.GetConceptResponse(concept=entries.concept_message(catalog, concept))
 
     def list_concepts(self, request: pb.ListConceptsRequest, call: Call) -> pb.ListConceptsResponse:
@@ -83,7 +83,7 @@ class CatalogService:
                 and (not request.tag or request.tag in concept.tags)
             )
 
-        catalog = self._tenants.bundle(call.tenant).catalog
+        catalog = self._tenants.of(call).catalog
         with self._store.read(Partition(call.tenant)) as reader:
             found = filter(wanted, _concepts(reader, page.after, call))
             messages = (entries.concept_message(catalog, concept) for concept in found)
@@ -95,7 +95,7 @@ class CatalogService:
         check = _batch("concept_ids", request.concept_ids, request)
         ids = check.identifiers("concept_ids", request.concept_ids, most=MOST_BATCH)
         check.check()
-        catalog = self._tenants.bundle(call.tenant).catalog
+        catalog = self._tenants.of(call).catalog
 
         def reply(tx: Transaction) -> pb.DeleteConceptsResponse:
             # The snapshot spares reading the whole catalogue inside the transaction, as long as it is of this version.
@@ -152,7 +152,7 @@ class CatalogService:
         check = Violations()
         check.identifier("concept_id", request.concept_id, required=False)
         page = _page(check, request, "ListQuestions", request.concept_id, request.tag)
-        catalog = self._tenants.bundle(call.tenant).catalog
+        catalog = self._tenants.of(call).catalog
 
         def wanted(question: Question) -> bool:
             return not request.tag or request.tag in question.tags
@@ -191,7 +191,7 @@ class CatalogService:
 
     def get_concept_graph(self, request: pb.GetConceptGraphRequest, call: Call) -> pb.GetConceptGraphResponse:
         """The graph, or the neighbourhood of a concept."""
-        return concept_graph(request, self._tenants.bundle(call.tenant, fresh=True).catalog)
+        return concept_graph(request, self._tenants.of(call, fresh=True).catalog)
 
     def _change(self, request: Any, call: Call, kind: type[M], reply: Callable[[Transaction], M]) -> M:
         """Change the catalogue once for each request id."""

@@ -74,7 +74,7 @@ def take_feedback(
 ) -> list[pb.FeedbackResult]:
     """Record events and return their results, in order, after the commit."""
     results = [pb.FeedbackResult(event_id=event.event_id) for event in events]
-    bundle = tenants.bundle(call.tenant)
+    bundle = tenants.of(call)
     slates: dict[str, SlateRecord | None] = {}
     by_learner: dict[str, list[tuple[int, FeedbackEvent]]] = {}
     doubtful: list[tuple[int, FeedbackEvent]] = []

@@ -150,7 +150,7 @@ class LearnerService:
     ) -> Iterator[pb.ExportLearnerResponse]:
         """Stream all that is held about a learner."""
         _check_learner(request).check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             partition = Partition(call.tenant, request.learner_id)
             records = read_records(reader, profile, self._serving, partition, bundle)
@@ -161,7 +161,7 @@ class LearnerService:
     def get_learner_stats(self, request: pb.GetLearnerStatsRequest, call: Call) -> pb.GetLearnerStatsResponse:
         """Totals, streak and today's goal."""
         _check_learner(request).check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         known = self._known(request, call, bundle)
         stats = stats_message(known.profile, known.state, bundle.catalog, known.view, call.now)
         return pb.GetLearnerStatsResponse(stats=stats)
@@ -174,7 +174,7 @@ class LearnerService:
         check.whole("days", request.days, least=0, most=MOST_PROGRESS_DAYS)
         check.text("area", request.area, most=convert.MOST_NAME)
         check.check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             log = read_answers(reader)
             state = read_state(reader, bundle.learner_model.memory_sets)
@@ -198,7 +198,7 @@ class LearnerService:
     ) -> pb.GetLearningProfileResponse:
         """How the learner learns."""
         _check_learner(request).check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             state = read_state(reader, bundle.learner_model.memory_sets)
             latest = read_answers(reader, newest_first=True, limit=LATEST_ANSWERS)
@@ -213,7 +213,7 @@ class LearnerService:
         size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
         check.check()
         page = open_page(request.page_token, size, "GetMastery", request.learner_id, *sorted(named))
-        bundle = self._bundle(call.tenant, named)
+        bundle = self._bundle(call, named)
         known = self._known(request, call, bundle)
         catalog = bundle.catalog
         if named:
@@ -233,7 +233,7 @@ class LearnerService:
         goal = convert.goal_from(check.part("goal"), request.goal)
         check.check()
         check_concept(self._store, call.tenant, goal.concept_id)
-        bundle = self._bundle(call.tenant, [goal.concept_id] if goal.concept_id else [])
+        bundle = self._bundle(call, [goal.concept_id] if goal.concept_id else [])
 
         def reply(tx: Transaction) -> pb.SetGoalResponse:
             _rewrite(tx, request.learner_id, {"goal": goal}, now=call.now)
@@ -249,7 +249,7 @@ class LearnerService:
         check = _check_learner(request)
         check.whole("days", request.days, least=0, most=MOST_PLAN_DAYS)
         check.check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         profile, state, view = self._known(request, call, bundle)
         numbers, days = plan(profile, state, view, bundle, call.now, request.days)
         return pb.PlanPracticeResponse(days=plan_messages(numbers, days, bundle.catalog, view))
@@ -269,11 +269,11 @@ class LearnerService:
             state = read_state(reader, bundle.learner_model.memory_sets)
         return _Known(profile, state, view_of(state, bundle.catalog, bundle.learner_model, call.now))
 
-    def _bundle(self, tenant: str, named: Sequence[str]) -> Bundle:
+    def _bundle(self, call: Call, named: Sequence[str]) -> Bundle:
         """The tenant's bundle; the newest, when one that is being replaced lacks a concept that is named."""
-        bundle = self._tenants.bundle(tenant)
+        bundle = self._tenants.of(call)
         if any(concept_id not in bundle.catalog.concept_row for concept_id in named):
-            return self._tenants.bundle(tenant, fresh=True)
+            return self._tenants.of(call, fresh=True)
         return bundle
 
     def _profiles(self, after: str, call: Call) -> Iterator[LearnerProfile]:
@@ -288,7 +288,7 @@ class LearnerService:
             after = ids[-1]
 
     def _at_risk(self, profile: LearnerProfile, call: Call) -> bool:
-        memory_sets = self._tenants.bundle(call.tenant).learner_model.memory_sets
+        memory_sets = self._tenants.of(call).learner_model.memory_sets
         with self._store.read(Partition(call.tenant, profile.learner_id)) as reader:
             state = read_state(reader, memory_sets)
         return bool(habits.risks(state, local_day(call.now, profile.time_zone), call.now))

@@ -117,7 +117,7 @@ class PracticeService:
         timed = request.HasField("end_time")
         ended_at = check.timestamp("end_time", request.end_time, now=call.now) if timed else call.now
         check.check()
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
 
         def end(tx: Transaction) -> pb.EndSessionResponse:
             profile = read_profile(tx)

@@ -114,7 +114,7 @@ class RecommendationService:
         _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
-        bundle = self._tenants.bundle(call.tenant, may_wait=call.may_wait)
+        bundle = self._tenants.of(call)
         learner_ids = [one.learner_id for one in requests]
         outcomes = self._maker.make(
             learner_ids,
@@ -140,7 +140,7 @@ class RecommendationService:
         _check_settings(check, request, call.now)
         check.check()
         policy = self._policy(request.policy)
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         wish = wish_of(request, bundle, policy)
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_NONE
         asked = _distinct(request.learner_ids)
@@ -191,7 +191,7 @@ class RecommendationService:
         )
         check.check()
         after = page_start(request.page_token, request.learner_id)
-        bundle = self._tenants.bundle(call.tenant)
+        bundle = self._tenants.of(call)
         partition = Partition(call.tenant, request.learner_id)
         with self._store.read(partition) as reader:
             state = read_state(reader, bundle.learner_model.memory_sets)
@@ -256,7 +256,7 @@ class RecommendationService:
                 recommendation_id=request.recommendation_id, question_id=request.question_id
             )
         slate = Slate.from_bytes(record.payload)
-        explainer = Explainer(slate, self._tenants.bundle(call.tenant).catalog, record.correlation_id)
+        explainer = Explainer(slate, self._tenants.of(call).catalog, record.correlation_id)
         level = request.level or explanation_pb2.EXPLANATION_LEVEL_SIMPLE
         explanation = explainer.explanation(place, level)
         explanation.question_id = record.question_ids[place]

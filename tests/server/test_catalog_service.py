@@ -224,7 +224,7 @@ def test_questions_of_a_concept_are_found_whether_or_not_the_snapshot_is_of_this
     stale = world.tenants.bundle("default")
     request = pb.ListQuestionsRequest(concept_id="a", page_size=2)
     fresh_page = world.service.list_questions(request, a_call())
-    monkeypatch.setattr(world.tenants, "bundle", lambda tenant, fresh=False: stale)
+    monkeypatch.setattr(world.tenants, "bundle", lambda *_, **__: stale)
     world.questions(question("q1", "b"), question("q10", "a"))
     page = world.service.list_questions(request, a_call())
     assert [entry.question_id for entry in fresh_page.questions] == ["q1", "q3"]
@@ -299,7 +299,7 @@ def test_a_concept_in_use_stays(world: World, monkeypatch: pytest.MonkeyPatch) -
     assert world.concept("d").concept_id == "d"
     stale = world.tenants.bundle("default")
     with monkeypatch.context() as patch:
-        patch.setattr(world.tenants, "bundle", lambda tenant, fresh=False: stale)
+        patch.setattr(world.tenants, "bundle", lambda *_, **__: stale)
         world.questions(question("r", "a", "d"))
         assert refused(errors.ConceptInUse, lambda: delete("a", "b"))["uses_count"] == "3"
         assert refused(errors.ConceptInUse, lambda: delete("d")) == {"concept_id": "d", "uses_count": "1"}

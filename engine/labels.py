@@ -58,20 +58,24 @@ class Labels:
         return labels
 
     def _note(self, labels: dict[int, bytes]) -> None:
-        starts, data, longest = self.shelf
-        end = self._end + sum(map(len, labels.values()))
+        starts, data, before = self.shelf
+        end, longest = self._end + sum(map(len, labels.values())), max(before, *map(len, labels.values()), 0)
+        if end > len(data) or longest > before:
+            # Another shelf, though the memory may be the same: whoever reads the one from before finds all there that
+            # its `starts` say is there, and nothing longer than its `longest`.
+            starts = starts.copy()
         if end > len(data):
-            # Copies: whoever reads the shelf from before finds in its memory all that it says is there.
-            starts, grown = starts.copy(), np.zeros(max(end, 2 * len(data)), np.uint8)
+            grown = np.zeros(max(end, 2 * len(data)), np.uint8)
             grown[: self._end] = data[: self._end]
             data = grown
         at = self._end
         for row, label in labels.items():
             data[at : at + len(label)] = np.frombuffer(label, np.uint8)
+            # Last of all: a shelf that others hold may have these `starts`.
             starts[row] = at
             at += len(label)
         self._end = end
-        self.shelf = Shelf(starts, data, max(longest, *map(len, labels.values()), 0))
+        self.shelf = Shelf(starts, data, longest)
 
 
 @brief_kernel

@@ -32,9 +32,13 @@ MOST_EVENTS = 1_000
 MOST_EXCLUSIONS = 1_000
 MOST_ITEMS = 100
 AT_ONCE = 64
-"""Learners of a batch that are worked out together; between such groups the caller's deadline is looked at."""
+"""Most learners of a batch that are worked out together; between such groups the caller's deadline is looked at."""
 MOST_REPLY_BYTES = 3_000_000
 """Of a batch: past this no further slate is made. gRPC clients take messages of 4 MiB unless told otherwise."""
+FIRST_ITEMS = 400
+"""Items of a batch's first slates, from which the size of the others is judged."""
+LARGER = 1.3
+"""How much larger than the largest slate so far one that follows is taken to be at most."""
 HURRY_SECONDS = 0.05
 """A call whose deadline is nearer is answered by itself."""
 DEFAULT_SLATES_A_PAGE = 20
@@ -145,12 +149,12 @@ class RecommendationService:
         level = request.explanation_level or explanation_pb2.EXPLANATION_LEVEL_NONE
         asked = _distinct(request.learner_ids)
         results: list[bytes] = []
-        size = 0
         full: errors.GenieError | None = None
-        for start in range(0, len(asked), AT_ONCE):
-            some = asked[start : start + AT_ONCE]
-            if size > MOST_REPLY_BYTES and full is None:
-                full = errors.BatchTooLarge(field="learner_ids", size=len(asked), limit=start)
+        while len(results) < len(asked):
+            count = _learners_more(results, wish.limit)
+            if not count and full is None:
+                full = errors.BatchTooLarge(field="learner_ids", size=len(asked), limit=len(results))
+            some = asked[len(results) :][: count or AT_ONCE]
             made = iter(
                 self._made([name for name, refused in some if refused is None], wish, bundle, call, full)
             )
@@ -158,7 +162,6 @@ class RecommendationService:
             for outcome in outcomes:
                 self._note(outcome)
             results += batch_results([name for name, _ in some], outcomes, bundle, level)
-            size += sum(map(len, results[-len(some) :]))
         return Encoded(b"".join(results))
 
     def _made(
@@ -287,6 +290,14 @@ def _alike(request: pb.RecommendRequest, call: Call) -> Hashable:
         return None
     settings = request.limit, request.policy, request.objective_concept_id, request.explanation_level
     return call.tenant, *settings
+
+
+def _learners_more(results: Sequence[bytes], limit: int) -> int:
+    """For how many learners more slates of `limit` items are made together; 0 when the reply has no room left."""
+    if not results:
+        return max(1, min(AT_ONCE, FIRST_ITEMS // limit))
+    left = MOST_REPLY_BYTES - sum(map(len, results))
+    return max(1, min(AT_ONCE, int(left / (LARGER * max(map(len, results)))))) if left > 0 else 0
 
 
 def _check_settings(

@@ -288,6 +288,30 @@ def test_a_batch_stops_at_the_callers_deadline_and_before_its_reply_is_too_large
     assert [info_of(result.error).reason for result in given] == ["DEADLINE_EXCEEDED"] * 2
 
 
+@pytest.mark.parametrize("level", [explanation_pb2.EXPLANATION_LEVEL_SIMPLE, TECHNICAL])
+def test_a_batchs_reply_is_never_larger_than_clients_take(empty: Core, level: int) -> None:
+    concepts = [
+        resources_pb2.Concept(concept_id=f"{n:03}".ljust(128, "c"), title="t" * 200) for n in range(16)
+    ]
+    all_of_them = [one.concept_id for one in concepts]
+    questions = [
+        resources_pb2.Question(question_id=f"{n:03}".ljust(128, "q"), concept_ids=all_of_them)
+        for n in range(110)
+    ]
+    upsert = catalog_pb.UpsertConceptsRequest(concepts=concepts)
+    empty.catalog.UpsertConcepts(upsert, metadata=empty.metadata)
+    empty.catalog.UpsertQuestions(
+        catalog_pb.UpsertQuestionsRequest(questions=questions), metadata=empty.metadata
+    )
+    learners = [f"l-{n}" for n in range(64)]
+    results = batch(empty, *learners, limit=100, explanation_level=level)
+    made = sum(result.WhichOneof("outcome") == "recommendation" for result in results)
+    assert 0 < made < 64
+    assert {info_of(result.error).reason for result in results[made:]} == {"BATCH_TOO_LARGE"}
+    assert len(results[0].recommendation.items) == 100
+    assert not active(empty, learner_id=learners[made]).recommendations, "made, but not given"
+
+
 def test_calls_with_the_same_request_at_once_get_one_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     # As two workers would serve them; one worker serves them one after the other unless gRPC gives each a thread.
     monkeypatch.setattr(direct, "cygrpc", object())

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 _LINE_BYTES = 64
 """Of a cache."""
+_ALL = ("engine", "store", "server", "genie")
+"""Packages whose constants kernels outside the engine may take."""
+_CHOSEN: str = getattr(config, "CACHE_DIR", "")
 
 
 def _sources(folder: Traversable) -> list[Traversable]:
@@ -33,8 +37,9 @@ def _sources(folder: Traversable) -> list[Traversable]:
     return found
 
 
-def _keep_apart_by_source() -> None:
-    """Keep compiled kernels in a folder named after all sources of the engine.
+@cache
+def _place(package: str) -> str:
+    """The folder of a package's compiled kernels, named after all sources that these may take from.
 
     numba looks only at the file that holds a kernel when it decides whether a kept one still fits, not at kernels and
     constants that it takes from other files: after an upgrade it would go on with what was. Where the folder cannot be
@@ -42,19 +47,28 @@ def _keep_apart_by_source() -> None:
     """
     root = files("engine")
     digest = blake2b(numba.__version__.encode(), digest_size=8)
-    for source in _sources(root):
-        digest.update(source.read_bytes())
+    for name in ("engine",) if package == "engine" else _ALL:
+        with contextlib.suppress(ModuleNotFoundError):
+            for source in _sources(files(name)):
+                digest.update(source.read_bytes())
+    if _CHOSEN:
+        return f"{_CHOSEN}/genie-{digest.hexdigest()}"
     place = root / "__pycache__" / f"kernels-{digest.hexdigest()}"
-    chosen: str = getattr(config, "CACHE_DIR", "")
-    if chosen:
-        setattr(config, "CACHE_DIR", f"{chosen}/genie-{digest.hexdigest()}")  # noqa: B010
-        return
     with contextlib.suppress(OSError, AttributeError):
         place.mkdir(parents=True, exist_ok=True)  # type: ignore[attr-defined]
-        setattr(config, "CACHE_DIR", str(place))  # noqa: B010
+        return str(place)
+    return ""
 
 
-_keep_apart_by_source()
+def _kept_apart(compiler: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The compiler, with kernels kept in their package's place; numba looks where that is when it meets a kernel."""
+
+    def compiled(function: Any) -> Any:
+        setattr(config, "CACHE_DIR", _place(function.__module__.partition(".")[0]))  # noqa: B010
+        return compiler(function)
+
+    return compiled
+
 
 if TYPE_CHECKING:
 
@@ -93,9 +107,9 @@ if TYPE_CHECKING:
 
 else:
     # fastmath stays off: it reorders sums, and replay must rebuild records bit for bit.
-    kernel = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
-    brief_kernel = njit(cache=True, nogil=False, fastmath=False, error_model="numpy")
-    lean_kernel = njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False)
+    kernel = _kept_apart(njit(cache=True, nogil=True, fastmath=False, error_model="numpy"))
+    brief_kernel = _kept_apart(njit(cache=True, nogil=False, fastmath=False, error_model="numpy"))
+    lean_kernel = _kept_apart(njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False))
 
     @intrinsic
     def prefetch(_, array, index):  # noqa: D103 - said above

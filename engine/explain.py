@@ -10,7 +10,18 @@ from engine.draw import LEAST_LIFT
 from engine.learner import TARGET_RETENTION
 from engine.messages import ENGLISH
 from engine.policy import SOURCES, TERMS
-from engine.reasons import CHANCE, Facts, percent, plain_items, sentence, source_names, start_sentence, title
+from engine.reasons import (
+    CHANCE,
+    REST,
+    Facts,
+    percent,
+    plain_items,
+    sentence,
+    source_names,
+    start_sentence,
+    title,
+    was_drawn,
+)
 from engine.scoring import KEEP, ZONE, ZONE_ABOVE, ZONE_BELOW
 from engine.slate import Slate
 from engine.survey import START
@@ -142,11 +153,14 @@ def explain(
 
 
 def feature_importance(slate: Slate, rank: int) -> dict[str, float]:
-    """Return term → share of the sum of all positive lifts, largest first; `chance` alone when nothing lifts."""
+    """Return term → share of the sum of all positive lifts, largest first.
+
+    When nothing lifts, `chance` alone where something was drawn, else `rest` alone.
+    """
     lifts = slate.lifts[rank].tolist()
     raised = sum(lift for lift in lifts if lift > 0.0)
     if raised <= LEAST_LIFT:
-        return {CHANCE: 1.0}
+        return {CHANCE if was_drawn(float(slate.items[rank]["propensity"])) else REST: 1.0}
     shares = [(name, lift / raised) for name, lift in zip(TERMS, lifts, strict=True) if lift > 0.0]
     return dict(sorted(shares, key=lambda pair: -pair[1]))
 
@@ -174,7 +188,9 @@ def counterfactual(
     margin = float(item["score"]) - slate.best_left
     if math.isinf(margin):
         return messages["without.rival"]
-    if margin <= 0.0:
+    if abs(margin) <= LEAST_LIFT:
+        return messages["without.tie"]
+    if margin < 0.0:
         return messages["without.luck"]
     contributions = slate.contributions[rank].tolist()
     for term in sorted(range(len(TERMS)), key=lambda term: -contributions[term]):

@@ -34,6 +34,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "reason.diversity": "It brings variety to the list.",
     "reason.start": "A good place to start: much else builds on {concept}.",
     "reason.chance": "It was drawn at random among what you are ready for.",
+    "reason.rest": "None of the questions left has more to speak for it yet.",
     "term.zone": "fit of difficulty",
     "term.gain": "expected gain",
     "term.retention": "cost of forgetting",
@@ -52,6 +53,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "without.term": "It would not be shown if its {term} fell from {value} to {needed}.",
     "without.nothing": "No single change would take it off the list: several reasons speak for it.",
     "without.rival": "There was nothing else to show in its place.",
+    "without.tie": "Another question has as good a score, and could as well have been shown in its place.",
     "without.luck": "It was drawn for variety: another question had the better score.",
 }
 """The catalogue of messages in English. `{recall}`, `{mastery}`, `{predicted}` and `{target}` are whole per cent."""

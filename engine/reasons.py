@@ -20,7 +20,10 @@ from engine.slate import ITEM, Slate
 from engine.survey import START
 
 CHANCE: Final = "chance"
-"""Name in `feature_importance` for what no term explains: the draw."""
+"""Name in `feature_importance` for what no term explains, but the draw does."""
+
+REST: Final = "rest"
+"""Name in `feature_importance` for what no term explains, and nothing was drawn: it is the first of what was left."""
 
 NEAR_TARGET = 10
 """Per cent around the target within which a question counts as neither too easy nor too hard."""
@@ -127,9 +130,14 @@ def main_reason(slate: Slate, item: PlainItem, lead: int, titles: Sequence[str])
     facts = Facts(slate, item, titles)
     if item.sources >> START & 1:
         return start_sentence(facts, ENGLISH)
-    case, told = _LED[lead]
+    case, told = _LED[lead if lead >= 0 or was_drawn(item.propensity) else _REST]
     fill, wanted = told[case(facts) if case is not None else ""]
     return fill(*[fact(facts) for fact in wanted])
+
+
+def was_drawn(propensity: float) -> bool:
+    """Whether chance had a part in an item's place."""
+    return propensity < 1.0
 
 
 def start_sentence(facts: Facts, messages: Mapping[str, str]) -> str:
@@ -138,7 +146,7 @@ def start_sentence(facts: Facts, messages: Mapping[str, str]) -> str:
 
 
 def sentence(name: str, facts: Facts, messages: Mapping[str, str]) -> str:
-    """Return the sentence of a term, or of CHANCE."""
+    """Return the sentence of a term, of CHANCE or of REST."""
     case = _CASES.get(name)
     key = f"reason.{name}"
     return _filled(messages[key + case(facts) if case is not None else key], facts)
@@ -210,8 +218,9 @@ def _led_by(name: str) -> "tuple[Callable[[Facts], str] | None, Mapping[str, _Te
     return _CASES.get(name), {end: _compiled(ENGLISH[key + end]) for end in ends}
 
 
-_LED: Final = tuple(map(_led_by, (*TERMS, CHANCE)))
+_LED: Final = tuple(map(_led_by, (*TERMS, REST, CHANCE)))
 """Cases and English sentences by number of the term that leads; −1 is the last."""
+_REST: Final = -2
 
 
 def source_names(mask: int) -> tuple[str, ...]:

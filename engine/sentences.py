@@ -13,7 +13,7 @@ from engine.learner.state import Records
 from engine.messages import ENGLISH
 from engine.octets import put_bytes, put_decimal
 from engine.policy import TERMS
-from engine.reasons import CHANCE, NEAR_TARGET, WELL_KNOWN
+from engine.reasons import CHANCE, NEAR_TARGET, REST, WELL_KNOWN
 from engine.scoring import GAIN, GOAL, KEEP, ZONE
 from engine.survey import START
 from engine.types import I4, U1
@@ -58,7 +58,9 @@ MOST_TITLES: Final = max(
 )
 """Titles that a sentence has at most."""
 
-_LEADS: Final = np.array([_PLACES.get(f"reason.{name}", 0) for name in (*TERMS, CHANCE)], np.int32)
+_LEADS: Final = np.array([_PLACES.get(f"reason.{name}", 0) for name in TERMS], np.int32)
+_CHANCE: Final = _PLACES[f"reason.{CHANCE}"]
+_REST: Final = _PLACES[f"reason.{REST}"]
 _START: Final = _PLACES["reason.start"]
 _KEEPS: Final = tuple(
     _PLACES[f"reason.retention.{case}"] for case in ("other", "days", "day", "hours", "now")
@@ -87,6 +89,8 @@ def _sentence(item: Any, lead: int, head: Any) -> int:
     """Return the number of the sentence, by the rules of `engine.reasons.main_reason`."""
     if (item.sources >> START) & 1:
         return _START
+    if lead < 0:
+        return _CHANCE if item.propensity < 1.0 else _REST
     if lead == KEEP:
         hours = _hours(item, head.made_at)
         if hours < 0 or np.isnan(item.recall):

@@ -12,7 +12,7 @@ from engine.explain import Level, explain
 from engine.learner import LearnerState
 from engine.messages import ENGLISH, check_messages
 from engine.policy import BUILT_IN, TERMS
-from engine.reasons import CHANCE, Facts, PlainItem, main_reason, plain_items, sentence
+from engine.reasons import CHANCE, REST, Facts, PlainItem, main_reason, plain_items, sentence
 from engine.recommend import RecommendQuery, recommend
 from engine.slate import ITEM, Slate
 from tests import worlds
@@ -109,6 +109,24 @@ def test_pure_chance_is_called_chance() -> None:
     told = explain(slate, 0, titles)
     assert told.feature_importance == {CHANCE: 1.0}
     assert told.main_reasons == (ENGLISH["reason.chance"],)
+    tied = explain(slate, 0, titles, level=Level.DETAILED)
+    assert tied.counterfactual == ENGLISH["without.tie"]
+
+
+def test_what_was_not_drawn_is_not_called_chance() -> None:
+    """At temperature 0, before anyone has answered anything, no question is more popular than another."""
+    served = worlds.served(worlds.chain("count", "add"))
+    policy = BUILT_IN["popularity_v1"]
+    query = RecommendQuery(seed=1, limit=2)
+    slate = recommend(query, LearnerState.empty(), served, policy, now=worlds.NOON)
+    for rank, item in enumerate(plain_items(slate.items)):
+        told = explain(slate, rank, served.catalog.titles, level=Level.TECHNICAL)
+        assert told.technical is not None
+        assert (told.technical.propensity, told.technical.temperature) == (1.0, 0.0)
+        assert told.feature_importance == {REST: 1.0}
+        assert told.main_reasons == (ENGLISH["reason.rest"],)
+        assert main_reason(slate, item, slate.leads[rank], served.catalog.titles) == ENGLISH["reason.rest"]
+        assert told.counterfactual != ENGLISH["without.luck"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,7 +142,8 @@ def test_counterfactuals_in_chance_and_recall_hold(seed: int) -> None:
                 p = int(said.split(word)[1].split("%")[0]) / 100 + side
                 zone = math.exp(-0.5 * ((p - slate.target) / (0.25 if p < slate.target else 0.08)) ** 2)
                 assert float(item["values"][0]) - zone > margin / float(slate.weights[0])
-        assert (margin <= 0) == (said == ENGLISH["without.luck"])
+        assert (abs(margin) <= 1e-9) == (said == ENGLISH["without.tie"])
+        assert (margin < -1e-9) == (said == ENGLISH["without.luck"])
         assert math.isinf(margin) == (said == ENGLISH["without.rival"])
 
 

@@ -154,7 +154,8 @@ class Explanation(_message.Message):
     @_builtins.property
     def feature_importance(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Name of each term to its share of what lifted this question above the average candidate; the shares sum
-        to 1.
+        to 1. Where no term lifted it, `chance` alone when it was drawn by lot, `rest` alone when it was not: none of
+        the questions left scored higher.
         """
 
     @_builtins.property

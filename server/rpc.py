@@ -40,6 +40,7 @@ from server.metrics import CallCounters
 from server.request_stream import Requests as Requests
 from server.together import Together
 from server.tracing import Tracing
+from server.validate import TENANT
 
 CORRELATION_HEADER = "x-correlation-id"
 TENANT_HEADER = "x-tenant-id"
@@ -47,7 +48,6 @@ DEFAULT_TENANT = "default"
 MOST_CORRELATION_CHARACTERS = 128
 
 _LOG = logging.getLogger("genie.access")
-_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
 
 
@@ -177,7 +177,7 @@ class _Served:
 
     def argument(self, call: Call, raw: Any) -> Any:
         """What the service gets as its request. Raises for calls that must not reach it."""
-        if _TENANT.fullmatch(call.tenant) is None:
+        if TENANT.fullmatch(call.tenant) is None:
             raise errors.InvalidTenant(tenant=call.tenant)
         call.check()
         return Requests(raw, self.decode, self.runtime.drain) if self._streams_in else self.decode(raw)

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Protocol, Self
@@ -17,6 +18,8 @@ from server.errors import InvalidPageToken, InvalidRequest, Violation, printable
 MOST_ID_CHARACTERS = 128
 MOST_ID_BYTES = 256
 """Ids become part of keys, whose length the store limits in bytes."""
+TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+TENANT_RULE = "1 to 64 letters, digits, dots, hyphens or underscores"
 MOST_VIOLATIONS = 100
 MOST_SECONDS_AHEAD = 86_400.0
 """How far a caller's clock may be ahead of ours."""

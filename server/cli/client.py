@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 
+from server.cli.tenant import tenant_option
 from server.rpc import TENANT_HEADER
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +35,7 @@ def client_options(function: F) -> F:
             help="Call with TLS, trusting these PEM roots.",
         ),
         click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Seconds to wait."),
-        click.option("--tenant", default="default", show_default=True, help="Whose data."),
+        tenant_option("Whose data."),
         click.option("--target", default=DEFAULT_TARGET, show_default=True, help="host:port of the server."),
     )
     for option in options:

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from server.cli.settings import refuse
+from server.cli.tenant import tenant_option
 from server.config import ConfigurationError, Settings, load
 from server.data_files import DataFileError
 from server.importing import ImportStopped
 from server.models import ModelError
-from store.api import MAX_ID_BYTES, StoreError, StoreFull, StoreUnavailable
+from store.api import StoreError, StoreFull, StoreUnavailable
 from store.stores import STATE, Stores, open_stores
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,10 +31,7 @@ CONSOLE = Console(stderr=True)
 
 def data_options(function: F) -> F:
     """Give a command --tenant besides `place_options`."""
-    tenant = click.option(
-        "--tenant", default="default", show_default=True, callback=_tenant, help="Whose data."
-    )
-    return place_options(tenant(function))
+    return place_options(tenant_option("Whose data.")(function))
 
 
 def place_options(function: F) -> F:
@@ -136,9 +134,3 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done, total=total)
-
-
-def _tenant(_: click.Context, __: click.Parameter, value: str) -> str:
-    if not value or not value.isprintable() or len(value.encode()) > MAX_ID_BYTES:
-        raise click.BadParameter(f"must be 1 to {MAX_ID_BYTES} bytes of printable text")
-    return value

@@ -17,6 +17,7 @@ from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_service_pb2 as pb
 from genie.v1 import experiment_service_pb2_grpc
 from server.cli.client import connection, metadata, print_message
+from server.cli.tenant import tenant_option
 from server.experiments import words
 from server.experiments.live import view
 from server.experiments.report_page import report_page
@@ -50,7 +51,7 @@ class _Caller(NamedTuple):
 @click.option(
     "--target", default=DEFAULT_TARGET, show_default=True, help="host:port of the experiment service."
 )
-@click.option("--tenant", default="default", show_default=True, help="Whose experiments.")
+@tenant_option("Whose experiments.")
 @click.option(
     "--tls-ca-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

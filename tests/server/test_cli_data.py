@@ -87,7 +87,8 @@ def test_import_names_wrong_rows_and_goes_on_when_told(tmp_path: Path) -> None:
     [
         ([], "name a directory, or files of"),
         (["--origin", "yesterday", "."], "must be an RFC 3339 time"),
-        (["--tenant", "", "."], "must be 1 to 256 bytes"),
+        (["--tenant", "", "."], "must be 1 to 64 letters"),
+        (["--tenant", "north/school", "."], "must be 1 to 64 letters"),
         (["--answers", "nowhere.csv"], "does not exist"),
     ],
 )

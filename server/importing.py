@@ -4,11 +4,12 @@ A row whose answer id is in the log changes nothing, so that an import may be ru
 """
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +32,7 @@ from server.file_rates import count_questions, informed
 from server.validate import MOST_SECONDS_AHEAD
 from store.answers import NewAnswers, record_answers
 from store.api import Partition, Store, Transaction
-from store.catalogs import load_catalog
+from store.catalogs import get_concept, load_catalog
 from store.learners import Outcome, create_profile, read_profile, write_profile
 
 DEFAULT_ORIGIN = 1_704_067_200.0
@@ -110,7 +111,8 @@ class Import:
         self._rejects = rejects
         self._progress = progress
         self._last_at: dict[str, float] = {}
-        self._in_flight: deque[tuple[Future[U1], Answers]] = deque()
+        self._in_flight: deque[tuple[Future[U1], Chunk, list[int]]] = deque()
+        """What is being recorded, the chunk that it is from, and the lines on which its answers begin."""
         self._waiting = 0
         """Answers in flight."""
 
@@ -161,9 +163,11 @@ class Import:
         self.report.questions, self.report.concepts_from_questions = done
 
     def learners(self, chunks: Iterable[Chunk]) -> None:
-        """Insert or overwrite profiles."""
+        """Insert or overwrite profiles. A goal must name a concept of the catalogue."""
         waiting: deque[Future[Changes]] = deque()
-        for profile in self._rows(chunks, "learner_id", partial(learner_of, now=self._now)):
+        for profile in self._rows(
+            chunks, "learner_id", partial(self._learner, is_concept=cache(self._is_concept))
+        ):
             partition = Partition(self._tenant, profile.learner_id)
             waiting.append(self._store.submit(partition, partial(_put_profile, profile=profile)))
             if len(waiting) >= MOST_PROFILES_IN_FLIGHT:
@@ -184,7 +188,7 @@ class Import:
         source = FactSource.of(catalog, informed(self._model, catalog, counts))
         try:
             for chunk in chunks:
-                self._record(source, *self._known(chunk, catalog.question_row))
+                self._record(source, chunk, *self._known(chunk, catalog.question_row))
         finally:
             while self._in_flight:
                 self._settle()
@@ -219,6 +223,18 @@ class Import:
                 seen.setdefault(cells[key], content)
             self._note(chunk, bad)
             yield from parsed
+
+    def _learner(self, check: RowCheck, is_concept: Callable[[str], bool]) -> LearnerProfile:
+        profile = learner_of(check, now=self._now)
+        goal = profile.goal.concept_id
+        if goal and not check.violations.found and not is_concept(goal):
+            rule = "must be a concept of the catalogue (import concepts first)"
+            check.violations.add("goal_concept_id", rule)
+        return profile
+
+    def _is_concept(self, concept_id: str) -> bool:
+        with self._store.read(Partition(self._tenant)) as reader:
+            return get_concept(reader, concept_id) is not None
 
     def _note(self, chunk: Chunk, bad: Mapping[int, Problem]) -> None:
         """Count the rows at fault, once a chunk. ImportStopped unless told to keep going."""
@@ -258,7 +274,7 @@ class Import:
         self._note(chunk, bad)
         return found, rows.astype(np.uint32)
 
-    def _record(self, source: FactSource, found: Answers, rows: U4) -> None:
+    def _record(self, source: FactSource, chunk: Chunk, found: Answers, rows: U4) -> None:
         self.report.answers_read += len(found.lines)
         if not found.lines:
             return
@@ -279,9 +295,14 @@ class Import:
             hints=found.hints,
         )
         for start, stop in pairwise(bounds):
-            self._submit(source, found, facts.part(start, stop), timed[start:stop], start)
+            future = self._submit(source, found, facts.part(start, stop), timed[start:stop], start)
+            self._in_flight.append((future, chunk, found.lines[start:stop]))
+            self._waiting += stop - start
 
-    def _submit(self, source: FactSource, found: Answers, batch: AnswerBatch, timed: U1, start: int) -> None:
+    def _submit(
+        self, source: FactSource, found: Answers, batch: AnswerBatch, timed: U1, start: int
+    ) -> Future[U1]:
+        """Have one learner's answers recorded, once there is room for as many."""
         stop = start + batch.size
         learner_id = found.learner_id[start]
         new = NewAnswers(
@@ -296,21 +317,19 @@ class Import:
         operation = partial(_record_learner, learner_id=learner_id, new=new, model=source.model)
         while self._in_flight and self._waiting + batch.size > MOST_ANSWERS_IN_FLIGHT:
             self._settle()
-        future = self._store.submit(Partition(self._tenant, learner_id), operation)
-        self._in_flight.append((future, found.part(start, stop)))
-        self._waiting += batch.size
+        return self._store.submit(Partition(self._tenant, learner_id), operation)
 
     def _settle(self) -> None:
-        future, part = self._in_flight.popleft()
-        self._waiting -= len(part.lines)
+        future, chunk, lines = self._in_flight.popleft()
+        self._waiting -= len(lines)
         outcome = future.result()
         reused = np.flatnonzero(outcome == Outcome.REUSED)
         self.report.answers_recorded += int(np.count_nonzero(outcome == Outcome.RECORDED))
         self.report.answers_known += int(np.count_nonzero(outcome == Outcome.DUPLICATE))
         for index in reused.tolist():
             rule = "was recorded before with other content; what was recorded stays"
-            problem = Problem(ANSWERS.name, part.lines[index], "answer_id", part.answer_id[index], rule)
-            self._reject(problem, {"answer_id": part.answer_id[index], "learner_id": part.learner_id[index]})
+            cells = chunk.row(bisect_left(chunk.lines, lines[index]))
+            self._reject(Problem(chunk.file, lines[index], "answer_id", cells["answer_id"], rule), cells)
 
     def _times(self, found: Answers, bounds: Sequence[int]) -> F8:
         """`answered_at` with what is missing made up, so that a repeated import makes up the same."""

@@ -196,8 +196,35 @@ def test_an_answer_id_with_other_content_is_told_and_changes_nothing(store: Stor
     rows[3]["correct"] = 1 - int(str(rows[3]["correct"]))
     report = new_import(store).files({ANSWERS: write_csv(tmp_path / "answers.csv", rows)})
     assert (report.answers_known, report.rejected) == (59, 1)
-    assert "answer_id is 'a-0-3': was recorded before with other content" in report.problems[0]
+    told = "answers.csv:5: answer_id is 'a-0-3': was recorded before with other content"
+    assert report.problems[0].startswith(told)
     assert states(store) == before
+
+
+def test_an_answer_that_contradicts_is_rejected_whole_and_can_be_imported_under_another_id(
+    store: Store, tmp_path: Path
+) -> None:
+    """Mixed learners, so that rows are recorded in another order than that of the file."""
+    rows = sorted(data_world.answers(timed=True), key=lambda row: str(row["answer_id"])[::-1])
+    rows = [{**row, "device": "phone", "session_id": "s"} for row in rows]
+    contrary = {**rows[17], "question_id": "multiply-3", "correct": 1 - int(str(rows[17]["correct"]))}
+    paths = write_world(tmp_path / "files", [*rows[:30], {**contrary, "device": "tablet"}, *rows[30:]])
+    rejects = io.StringIO()
+    work = Import(
+        store, "default", LearnerModel.priors(), now=NOW, origin=ORIGIN, keep_going=True, rejects=rejects
+    )
+    report = work.files(paths)
+    assert (report.answers_recorded, report.rejected) == (60, 1)
+    (reject,) = map(json.loads, rejects.getvalue().splitlines())
+    notes = {name: reject.pop(name) for name in list(reject) if name.startswith("_")}
+    assert (notes["_file"], notes["_line"]) == ("answers.csv", "32")
+    assert reject == {name: str(value) for name, value in contrary.items()} | {"device": "tablet"}
+
+    corrected = tmp_path / "corrected.jsonl"
+    corrected.write_text(json.dumps({**reject, **notes, "answer_id": "another"}) + "\n")
+    again = new_import(store).files({ANSWERS: corrected})
+    assert (again.answers_recorded, again.rejected) == (1, 0)
+    assert replay(store, "default").differing == 0
 
 
 def test_an_answer_that_comes_twice_in_a_file_counts_once(store: Store, tmp_path: Path) -> None:
@@ -278,6 +305,27 @@ def test_profiles_are_overwritten_but_keep_when_they_began(store: Store) -> None
         profile = read_profile(reader)
     assert profile is not None
     assert (profile.display_name, profile.created_at) == ("Ada", 1_577_836_800.0)
+
+
+def test_a_goal_names_a_concept_of_the_catalogue(store: Store, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"learner_id": "u", "goal_concept_id": "add", "goal_daily_minutes": ""},
+        {"learner_id": "v", "goal_concept_id": "nope", "goal_daily_minutes": ""},
+        {"learner_id": "w", "goal_concept_id": "", "goal_daily_minutes": 5},
+    ]
+    paths = {
+        CONCEPTS: write_csv(tmp_path / "concepts.csv", data_world.concepts()),
+        LEARNERS: write_csv(tmp_path / "learners.csv", rows),
+    }
+    with pytest.raises(ImportStopped, match=r"learners\.csv: 1 rows are wrong, the first on line 3"):
+        new_import(store).files(paths)
+    report = new_import(store, keep_going=True).files(paths)
+    assert (report.learners.created, report.rejected) == (2, 1)
+    assert report.problems == [
+        "learners.csv:3: goal_concept_id is 'nope': must be a concept of the catalogue (import concepts first)"
+    ]
+    with store.read(Partition("default", "v")) as reader:
+        assert read_profile(reader) is None
 
 
 def test_times_made_up_never_reach_into_the_future(store: Store, tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """What the commands on stored data share: where the data is, the tenant, progress, and how failures are told."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from server.cli.failures import EXIT_PROBLEM as EXIT_PROBLEM
+from server.cli.failures import fail as fail
+from server.cli.failures import writing as writing
 from server.cli.settings import refuse
 from server.cli.tenant import tenant_option
 from server.config import ConfigurationError, Settings, load
@@ -23,8 +25,6 @@ from store.stores import STATE, Stores, open_stores
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_PROBLEM = 1
-"""The command did its work and something is wrong with the data, or it could not do its work."""
 CONSOLE = Console(stderr=True)
 """For people: progress and remarks. Results go to standard output."""
 
@@ -93,12 +93,6 @@ def told() -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped; what was done stays done")
-
-
-def fail(message: str) -> NoReturn:
-    """Print a message for people and exit."""
-    click.echo(f"genie: {message}", err=True)
-    sys.exit(EXIT_PROBLEM)
 
 
 def print_json(record: Any) -> None:

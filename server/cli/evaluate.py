@@ -18,7 +18,7 @@ from engine.learner.charts import evaluation_charts
 from engine.learner.evaluate import MEASURES, Evaluation, evaluate
 from engine.learner.regression import TrainSettings
 from engine.learner.training import TooLittleData
-from server.cli.data import Bars, data_options, data_settings, fail, opened, print_json, told
+from server.cli.data import Bars, data_options, data_settings, fail, opened, print_json, told, writing
 from server.data_files import find_table
 from server.data_tables import ANSWERS, CONCEPTS, QUESTIONS
 from server.importing import Import
@@ -100,9 +100,11 @@ def command(
             fail(f"too little to learn from: {error}")
     _tell(found, as_json=as_json)
     if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        for kind, chart in evaluation_charts(directory.name if directory else tenant, found).items():
-            (plots / f"{kind}.svg").write_text(chart, encoding="utf-8")
+        charts = evaluation_charts(directory.name if directory else tenant, found)
+        pages = {plots / f"{kind}.svg": chart for kind, chart in charts.items()}
+        with writing(*pages):
+            for path, chart in pages.items():
+                path.write_text(chart, encoding="utf-8")
 
 
 @contextmanager

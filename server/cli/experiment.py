@@ -17,6 +17,7 @@ from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_service_pb2 as pb
 from genie.v1 import experiment_service_pb2_grpc
 from server.cli.client import connection, metadata, print_message
+from server.cli.failures import writing
 from server.cli.tenant import tenant_option
 from server.experiments import words
 from server.experiments.live import view
@@ -230,7 +231,11 @@ def watch(caller: _Caller, experiment: str, interval: float, updates: int) -> No
 @command.command()
 @click.argument("experiment")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The file to write."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="The file to write; folders are made.",
 )
 @click.pass_obj
 def report(caller: _Caller, experiment: str, output: Path | None) -> None:
@@ -240,7 +245,8 @@ def report(caller: _Caller, experiment: str, output: Path | None) -> None:
         request = pb.GetResultsRequest(experiment_id=found.experiment_id, include_history=True)
         reply = stub.GetResults(request, **caller.call)
     path = output or Path(f"{found.experiment_id}.html")
-    path.write_text(report_page(found, reply), encoding="utf-8")
+    with writing(path):
+        path.write_text(report_page(found, reply), encoding="utf-8")
     click.echo(f"Wrote {path}")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from server.cli.data import CONSOLE, data_options, data_settings, fail, opened, print_json
+from server.cli.data import CONSOLE, data_options, data_settings, fail, opened, print_json, writing
 from server.data_tables import TABLES
 from server.exporting import export_learner, export_tables
 
@@ -44,7 +44,8 @@ def command(
 ) -> None:
     """Write what is stored to files that `genie import` reads.
 
-    Into DIRECTORY go all four kinds; the options name single files. The server may be running.
+    Into DIRECTORY go all four kinds; the options name single files. Folders are made. The server may be
+    running.
     """
     given = dict(zip(TABLES, (concepts, questions, learners, answers), strict=True))
     paths = {table: path for table, path in given.items() if path is not None}
@@ -61,18 +62,13 @@ def command(
             print_json(record)
         if not paths:
             return
-        for path in paths.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with CONSOLE.status("") as status:
-                counts = export_tables(
-                    stores.state,
-                    tenant,
-                    paths,
-                    progress=lambda name, rows: status.update(f"{name}: {rows:,}"),
-                )
-        except OSError as error:
-            fail(f"a file cannot be written: {error}")
+        with writing(*paths.values()), CONSOLE.status("") as status:
+            counts = export_tables(
+                stores.state,
+                tenant,
+                paths,
+                progress=lambda name, rows: status.update(f"{name}: {rows:,}"),
+            )
     if as_json:
         print_json({"rows": counts, "files": {table.name: str(path) for table, path in paths.items()}})
         return

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from server.cli.data import EXIT_PROBLEM, Bars, data_options, data_settings, fail, opened, print_json, told
+from server.cli.data import (
+    EXIT_PROBLEM,
+    Bars,
+    data_options,
+    data_settings,
+    fail,
+    opened,
+    print_json,
+    told,
+    writing,
+)
 from server.data_files import EXTENSIONS, find_table
 from server.data_rows import epoch_seconds, time_text
 from server.data_tables import TABLES, Table
@@ -48,7 +58,9 @@ class _Moment(click.ParamType[float]):
     help="What to do at rows that are wrong: store nothing of their chunk and stop, or pass them over.",
 )
 @click.option(
-    "--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Write wrong rows to this JSONL file."
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write wrong rows to this JSONL file; folders are made.",
 )
 @click.option(
     "--origin",
@@ -85,7 +97,10 @@ def command(
     with ExitStack() as stack:
         store = stack.enter_context(opened(settings, create=True)).state
         bars = stack.enter_context(Bars())
-        file = stack.enter_context(rejects.open("w", encoding="utf-8")) if rejects is not None else None
+        file = None
+        if rejects is not None:
+            stack.enter_context(writing(rejects))
+            file = stack.enter_context(rejects.open("w", encoding="utf-8"))
         work = Import(
             store,
             tenant,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from server import convert
-from server.cli.data import CONSOLE, data_options, data_settings, fail, opened
+from server.cli.data import CONSOLE, data_options, data_settings, opened, writing
 from server.local_days import DEFAULT_TIME_ZONE
 from server.message_json import json_line
 from server.model_parts import model_source
@@ -65,27 +65,23 @@ def command(
         finally:
             tenants.close()
         period = _period(last_date, now, _SPANS[span])
-        directory.mkdir(parents=True, exist_ok=True)
         day = convert.calendar_date(period.last)
         stem = f"{span}-{date(day.year, day.month, day.day).isoformat()}"
         jsonl, page = directory / f"{stem}.jsonl", directory / f"{stem}.html"
-        try:
-            with CONSOLE.status("") as status:
-                written = write_reports(
-                    stores.state,
-                    tenant,
-                    bundle,
-                    period,
-                    now=now,
-                    jsonl=jsonl,
-                    page=page,
-                    title=f"{span.capitalize()} report",
-                    labels=wanted,
-                    page_learners=page_learners,
-                    progress=lambda learners: status.update(f"{learners:,} learners"),
-                )
-        except OSError as error:
-            fail(f"a file cannot be written: {error}")
+        with writing(jsonl, page), CONSOLE.status("") as status:
+            written = write_reports(
+                stores.state,
+                tenant,
+                bundle,
+                period,
+                now=now,
+                jsonl=jsonl,
+                page=page,
+                title=f"{span.capitalize()} report",
+                labels=wanted,
+                page_learners=page_learners,
+                progress=lambda learners: status.update(f"{learners:,} learners"),
+            )
     if as_json:
         click.echo(json_line(written.report))
         return

@@ -1,6 +1,7 @@
 """The commands on stored data, as a person or a script runs them: results, messages and exit codes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -139,6 +140,36 @@ def test_export_and_import_again(data: Path, tmp_path: Path) -> None:
     assert as_json(copied)["answers_recorded"] == 600
     named = genie("export", "--answers", tmp_path / "a.csv.gz", data=data)
     assert "answers: 600 rows" in named.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "--answers", "{}/x.csv"),
+        ("export", "{}/deep"),
+        ("report", "daily", "{}/out"),
+        ("import", "{files}", "--rejects", "{}/r.jsonl"),
+        ("evaluate", "{files}", "--plots", "{}/plots", "--folds", "2", "--no-baselines"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_cause(
+    data: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    filled = [text.format(taken, files=tmp_path / "files") for text in arguments]
+    done = genie(*filled, data=data)
+    assert done.exit_code == 1
+    assert re.search(
+        rf"^genie: cannot write {taken}/[\w/.-]+: {taken} is no directory$", done.stderr, re.MULTILINE
+    )
+    assert taken.read_text() == "a file"
+
+
+def test_folders_of_files_are_made(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "answers.csv"
+    assert genie("export", "--answers", path, data=data).exit_code == 0
+    assert path.is_file()
 
 
 def test_export_of_one_learner(data: Path) -> None:

@@ -72,6 +72,12 @@ def test_the_life_of_an_experiment_by_hand(run: Run, running: Lab, tmp_path: Pat
     page = tmp_path / "report.html"
     assert run("report", experiment_id, "-o", str(page)).exit_code == 0
     check_page(page.read_text(encoding="utf-8"))
+    deeper = tmp_path / "new" / "report.html"
+    assert run("report", experiment_id, "-o", str(deeper)).exit_code == 0
+    assert deeper.is_file()
+    nowhere = run("report", experiment_id, "-o", str(page / "report.html"))
+    assert nowhere.exit_code == 1
+    assert f"genie: cannot write {page}/report.html: {page} is no directory" in nowhere.stderr
     assert "20.0%  content_based_v1" in run("split", experiment_id, "0.2,0.8").output
     assert "By <hand>" in run("list", "--active").output
     assert "STOPPED" in run("stop", experiment_id, "--reason=Shipped.").output

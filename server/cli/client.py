@@ -1,5 +1,8 @@
 """What the commands that call a server share: where it is, how its replies and errors are shown. Calls no method."""
 
+import shlex
+import shutil
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 
 from server.cli.tenant import tenant_option
-from server.rpc import TENANT_HEADER
+from server.rpc import DEFAULT_TENANT, TENANT_HEADER
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,11 +32,7 @@ def client_options(function: F) -> F:
     """Give a command --target, --tenant, --timeout, --tls-ca-file and --json."""
     options = (
         click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON."),
-        click.option(
-            "--tls-ca-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Call with TLS, trusting these PEM roots.",
-        ),
+        tls_option,
         click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Seconds to wait."),
         tenant_option("Whose data."),
         click.option("--target", default=DEFAULT_TARGET, show_default=True, help="host:port of the server."),
@@ -41,6 +40,25 @@ def client_options(function: F) -> F:
     for option in options:
         function = option(function)
     return function
+
+
+def tls_option(function: F) -> F:
+    """Give a command --tls-ca-file; a file without certificates is refused before any call."""
+    return click.option(
+        "--tls-ca-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        callback=_checked_roots,
+        help="Call with TLS, trusting these PEM roots.",
+    )(function)
+
+
+def _checked_roots(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except OSError as error:
+            raise click.BadParameter(f"{value} holds no PEM certificates that can be read: {error}") from None
+    return value
 
 
 @contextmanager
@@ -86,6 +104,11 @@ def failure(error: grpc.RpcError, target: str) -> str:
         code, details = call.code(), call.details()
         if code is grpc.StatusCode.UNAVAILABLE:
             return f"no server answers at {target} ({details}); start one with `genie serve`, or name it with --target"
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return (
+                f"what listens at {target} does not know this call ({details}); experiments have a port of their own, "
+                "as a rule 50052, and everything else is asked of 50051: name the right one with --target"
+            )
         return f"{code.name}: {details}"
     reason = ""
     for detail in status.details:
@@ -93,6 +116,29 @@ def failure(error: grpc.RpcError, target: str) -> str:
         if detail.Unpack(info):
             reason = f" [{info.reason}]"
     return f"{status.message}{reason}"
+
+
+def follow_up(*arguments: str, target: str, tenant: str, tls_ca_file: Path | None) -> str:
+    """A command to run next against the same server, ready to be copied."""
+    options = [] if target == DEFAULT_TARGET else ["--target", target]
+    options += [] if tenant == DEFAULT_TENANT else ["--tenant", tenant]
+    options += [] if tls_ca_file is None else ["--tls-ca-file", str(tls_ca_file)]
+    return shlex.join([*_program(), *arguments, *options])
+
+
+def _program() -> list[str]:
+    """How this program is run from here: by its name where the path leads to it."""
+    python = Path(sys.executable)
+    own = python.parent / "genie"
+    if not own.exists():
+        return [_shown(python), "-m", "server"]
+    found = shutil.which("genie")
+    return ["genie" if found is not None and own.samefile(found) else _shown(own)]
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def print_message(message: Message) -> None:

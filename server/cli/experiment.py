@@ -16,7 +16,7 @@ from rich.table import Table
 from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_service_pb2 as pb
 from genie.v1 import experiment_service_pb2_grpc
-from server.cli.client import connection, metadata, print_message
+from server.cli.client import connection, metadata, print_message, tls_option
 from server.cli.failures import writing
 from server.cli.tenant import tenant_option
 from server.experiments import words
@@ -53,11 +53,7 @@ class _Caller(NamedTuple):
     "--target", default=DEFAULT_TARGET, show_default=True, help="host:port of the experiment service."
 )
 @tenant_option("Whose experiments.")
-@click.option(
-    "--tls-ca-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Call with TLS, trusting these PEM roots.",
-)
+@tls_option
 @click.pass_context
 def command(ctx: click.Context, target: str, tenant: str, tls_ca_file: Path | None) -> None:
     """Create, start, stop, watch and report experiments. EXPERIMENT is an id, or a name."""
@@ -213,12 +209,13 @@ def watch(caller: _Caller, experiment: str, interval: float, updates: int) -> No
     """Watch an experiment live. Ctrl-C ends it."""
     pause = Duration()
     pause.FromMilliseconds(round(interval * 1e3))
+    console = Console()
     with caller.stub() as stub:
         found = _find(caller, stub, experiment)
         request = pb.WatchResultsRequest(experiment_id=found.experiment_id, min_interval=pause)
         stream = stub.WatchResults(request, metadata=metadata(caller.tenant))
         try:
-            with Live(console=Console(), auto_refresh=False) as live:
+            with Live(console=console, auto_refresh=False) as live:
                 for number, message in enumerate(stream, 1):
                     live.update(view(found, message.results), refresh=True)
                     if number == updates:
@@ -226,6 +223,10 @@ def watch(caller: _Caller, experiment: str, interval: float, updates: int) -> No
                         break
         except KeyboardInterrupt:
             stream.cancel()
+        finally:
+            if not console.is_terminal:
+                # What was drawn last ends its line only on a terminal.
+                console.line()
 
 
 @command.command()

@@ -8,7 +8,21 @@ from rich.table import Table
 
 from genie.v1 import explanation_pb2, recommendation_service_pb2_grpc
 from genie.v1 import recommendation_service_pb2 as pb
-from server.cli.client import client_options, connection, metadata, print_message
+from server.cli.client import client_options, connection, follow_up, metadata, print_message
+
+_SHORTFALLS = {
+    pb.SHORTFALL_REASON_EMPTY_CATALOG: "the catalogue holds no questions",
+    pb.SHORTFALL_REASON_EXCLUDED: "the others that are open to the learner were excluded, just answered right or "
+    "just dismissed",
+    pb.SHORTFALL_REASON_FEW_ELIGIBLE: "no more are open to the learner",
+    pb.SHORTFALL_REASON_PREREQUISITES_MISSING: "no concept is open to the learner: hard prerequisites are missing "
+    "everywhere",
+}
+_DEGRADED = {
+    pb.DEGRADED_REASON_TIME_BUDGET: "the server's time for the call ran out, and it answered with the best it had",
+    pb.DEGRADED_REASON_MODEL_UNAVAILABLE: "a trained model could not be used, and priors stood in",
+    pb.DEGRADED_REASON_NOT_STORED: "the list could not be written down: it cannot be explained later",
+}
 
 
 @click.command(name="recommend")
@@ -49,10 +63,16 @@ def command(
     console = Console()
     console.print(slate_table(slate))
     if slate.shortfall_reason:
-        console.print(f"Fewer than {limit}: {pb.ShortfallReason.Name(slate.shortfall_reason)}")
+        told = _SHORTFALLS.get(slate.shortfall_reason, pb.ShortfallReason.Name(slate.shortfall_reason))
+        console.print(f"{len(slate.items)} of the {limit} wanted: {told}.")
     if slate.degraded:
-        console.print(f"Degraded: {pb.DegradedReason.Name(slate.degraded_reason)}")
-    console.print(f"Why? genie explain {slate.recommendation_id}")
+        told = _DEGRADED.get(slate.degraded_reason, pb.DegradedReason.Name(slate.degraded_reason))
+        console.print(f"Less good than usual: {told}.")
+    if slate.items:
+        why = follow_up(
+            "explain", slate.recommendation_id, target=target, tenant=tenant, tls_ca_file=tls_ca_file
+        )
+        console.print(f"Why? {why}", soft_wrap=True, highlight=False, markup=False)
 
 
 def slate_table(slate: pb.Recommendation) -> Table:

@@ -65,6 +65,7 @@ def test_the_life_of_an_experiment_by_hand(run: Run, running: Lab, tmp_path: Pat
     assert "●" in shown.output
     watched = run("watch", experiment_id, "--updates=1")
     assert "SHIP" in watched.output
+    assert watched.output.endswith("\n")
     assert '"verdict": "EXPERIMENT_VERDICT_SHIP"' in run("results", experiment_id, "--json").output
     listed = run("reports", "By <hand>", "learner-7")
     assert "practice_minutes" in listed.output

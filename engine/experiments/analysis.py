@@ -85,6 +85,7 @@ def analyse(plan: ExperimentPlan, snapshot: Snapshot) -> ExperimentResults:
         sample=sample,
         elapsed_days=snapshot.elapsed_days,
         sample_ratio=ratio,
+        ended=snapshot.ended,
     )
     return ExperimentResults(
         decision=snapshot.standing or verdict.decide(plan, evidence),

@@ -167,10 +167,12 @@ class Running:
 class Snapshot:
     """All that is known at one look: phases, days since the start, and what earlier looks concluded.
 
-    `standing` is a final decision taken before; it stands, whatever comes in late.
+    `standing` is a final decision taken before; it stands, whatever comes in late. `ended` says that nobody joins
+    any more.
     """
 
     phases: Sequence[PhaseSnapshot]
     elapsed_days: float
     running: Running = field(default_factory=Running)
     standing: Decision | None = None
+    ended: bool = False

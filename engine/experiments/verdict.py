@@ -24,6 +24,7 @@ class Evidence:
     sample: int
     elapsed_days: float
     sample_ratio: SampleRatio
+    ended: bool = False
 
 
 def decide(plan: ExperimentPlan, evidence: Evidence) -> Decision:
@@ -129,6 +130,11 @@ def _significant(
 
 
 def _go_on(plan: ExperimentPlan, evidence: Evidence) -> Decision:
+    if evidence.ended:
+        return Decision(
+            verdict=Verdict.CONTINUE,
+            sentence=f"Ended before anything was shown: {evidence.sample} of {plan.planned_sample} learners were in.",
+        )
     missing = plan.planned_sample - evidence.sample
     return Decision(
         verdict=Verdict.CONTINUE,

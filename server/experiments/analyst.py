@@ -257,7 +257,13 @@ def _analysed(
     standing = held.standing()
     results = analyse(
         record.plan(),
-        Snapshot(phases=phases, elapsed_days=elapsed, running=held.running(), standing=standing),
+        Snapshot(
+            phases=phases,
+            elapsed_days=elapsed,
+            running=held.running(),
+            standing=standing,
+            ended=record.ended_at > 0.0,
+        ),
     )
     if record.state != RUNNING and standing is None and results.decision.verdict is Verdict.ROLLED_BACK:
         # Nothing is left to roll back; the estimates say what happened.

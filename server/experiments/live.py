@@ -28,7 +28,7 @@ def view(experiment: resources.Experiment, results: results_pb.ExperimentResults
     sentence = Text(results.verdict_sentence)
     head = f"{experiment.name}: {words.state(results.state)}"
     parts: list[RenderableType] = [
-        Panel(sentence, title=f"{words.verdict(results.verdict)}", border_style=colour, subtitle=head),
+        Panel(sentence, title=f"{words.verdict(results)}", border_style=colour, subtitle=head),
         _progress(results),
         _arms(results),
         _lifts(results),

@@ -27,7 +27,7 @@ svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#495057}
 def report_page(experiment: resources.Experiment, reply: pb.GetResultsResponse) -> str:
     """The whole page; it names no other file and runs no script."""
     results = reply.results
-    verdict = words.verdict(results.verdict)
+    verdict = words.verdict(results)
     cautions = [caution.sentence for caution in results.cautions]
     cautions += [
         f"{c.metric}, {c.arm}: {caution.sentence}" for c in results.comparisons for caution in c.cautions

@@ -16,9 +16,14 @@ def state(value: int) -> str:
     )
 
 
-def verdict(value: int) -> str:
-    """`STOP FUTILE`."""
-    name = results_pb.ExperimentVerdict.Name(results_pb.ExperimentVerdict.ValueType(value))
+_ENDED = (resources.EXPERIMENT_STATE_STOPPED, resources.EXPERIMENT_STATE_ROLLED_BACK)
+
+
+def verdict(results: results_pb.ExperimentResults) -> str:
+    """`STOP FUTILE`; `NO VERDICT` for an experiment that ended before there was one."""
+    if results.state in _ENDED and results.verdict == results_pb.EXPERIMENT_VERDICT_CONTINUE:
+        return "NO VERDICT"
+    name = results_pb.ExperimentVerdict.Name(results.verdict)
     return name.removeprefix("EXPERIMENT_VERDICT_").replace("_", " ")
 
 
@@ -64,7 +69,7 @@ def days(message: Any, field: str) -> str:
 
 def decision(results: results_pb.ExperimentResults) -> str:
     """`decision in 9.5 days`, `decision in 7 hours`, or why no time is given."""
-    if results.state in (resources.EXPERIMENT_STATE_STOPPED, resources.EXPERIMENT_STATE_ROLLED_BACK):
+    if results.state in _ENDED:
         return "ended"
     if results.state == resources.EXPERIMENT_STATE_DRAFT:
         return "not started"

@@ -44,7 +44,9 @@ class _ExperimentVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exp
     """The arms are not filled as planned: no estimate can be trusted."""
 
 class ExperimentVerdict(_ExperimentVerdict, metaclass=_ExperimentVerdictEnumTypeWrapper):
-    """What to do now. All but CONTINUE are final."""
+    """What to do now. All but CONTINUE are final. An experiment that was stopped before anything was shown stays at
+    CONTINUE; its state and its sentence say that it has ended.
+    """
 
 EXPERIMENT_VERDICT_UNSPECIFIED: ExperimentVerdict.ValueType  # 0
 """Not said; never sent."""

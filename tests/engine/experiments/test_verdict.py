@@ -63,6 +63,13 @@ def test_the_sentence_says_what_to_do_and_how_sure_it_is() -> None:
     )
 
 
+def test_what_has_ended_is_not_told_to_go_on() -> None:
+    found = verdict(plan(), replace(means(30.0, 30.4, n=200), ended=True))
+    assert found.verdict is Verdict.CONTINUE
+    assert found.sentence == "Ended before anything was shown: 400 of 2000 learners were in."
+    assert verdict(plan(), replace(means(30.0, 35.0), ended=True)).verdict is Verdict.SHIP
+
+
 def test_less_can_be_better() -> None:
     made = plan(replace(PRIMARY, higher_is_better=False))
     assert verdict(made, means(30.0, 25.0)).verdict is Verdict.SHIP

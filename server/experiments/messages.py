@@ -195,7 +195,7 @@ def results_message(
                 results_pb.ArmMean(
                     metric=mean.metric,
                     learners_count=mean.n,
-                    mean=known(mean.mean),
+                    mean=known(mean.mean) if mean.n else None,
                     interval=interval_message(mean.interval),
                 )
                 for mean in results.arm_means

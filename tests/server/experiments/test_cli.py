@@ -1,5 +1,6 @@
 """`genie experiment`: what a person types, and what they read."""
 
+import json
 import math
 import random
 import time
@@ -153,11 +154,28 @@ def test_an_interval_is_drawn_around_its_lift() -> None:
     assert draw(math.nan, (-math.inf, math.inf), (-math.inf, math.inf), 1.0, 5) == "  │  "
 
 
+def test_an_experiment_that_was_stopped_is_not_told_to_go_on(run: Run, tmp_path: Path) -> None:
+    experiment_id = run("create", "Stopped", "--start").output.split()[0]
+    run("results", experiment_id)
+    run("stop", experiment_id)
+    shown = run("results", experiment_id).output
+    assert "Ended before anything was shown: 0 of " in shown
+    assert "NO VERDICT" in shown
+    assert "ontinue" not in shown
+    page = tmp_path / "stopped.html"
+    assert run("report", experiment_id, "-o", str(page)).exit_code == 0
+    assert "Ended before anything was shown" in page.read_text(encoding="utf-8")
+
+
 def test_an_experiment_that_knows_nothing_yet_is_shown_as_well(run: Run, tmp_path: Path) -> None:
     made = run("create", "Empty", "--treatment=random_v1", "--treatment=zone_v1", "--secondary=accuracy")
     experiment_id = made.output.split()[0]
     assert "33.3%  zone_v1" in made.output
     assert "CONTINUE" in run("results", experiment_id).output
+    empty = json.loads(run("results", experiment_id, "--json").stdout)["results"]
+    means = [mean for arm in empty["arms"] for mean in arm["means"]]
+    assert len(means) == 6
+    assert not any("mean" in mean for mean in means)
     page = tmp_path / "empty.html"
     assert run("report", experiment_id, "-o", str(page)).exit_code == 0
     text = page.read_text(encoding="utf-8")

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve-ready
 DEV := $(VENV)/.dev-ready
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# PORT counts where it is given to make; what the environment calls PORT is rarely meant for this.
+DEMO = $(if $(and $(PORT),$(filter command,$(origin PORT))),--port=$(PORT))
 SPEED := serve ingest engine overload
 BENCHES = $(filter-out bench/compare.py bench/report.py,$(shell grep -lr --include='*.py' '^if __name__ == "__main__"' bench | sort))
 
@@ -15,8 +17,8 @@ BENCHES = $(filter-out bench/compare.py bench/report.py,$(shell grep -lr --inclu
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(SERVE)  ## Set up, serve the bundled curriculum, and tell the story on screen
-	@$(BIN)/genie demo
+run: $(SERVE)  ## Set up, serve the bundled curriculum, and tell the story on screen; on another port: make run PORT=…
+	@$(BIN)/genie demo $(DEMO)
 
 setup: $(DEV)  ## Set up everything for development
 

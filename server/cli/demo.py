@@ -46,7 +46,7 @@ def command(port: int, data_directory: Path, once: bool) -> None:
     try:
         held, _, chosen = reserve_port(HOST, port)
     except ConfigurationError as error:
-        raise click.ClickException(f"{error}; choose another port with --port") from None
+        raise click.ClickException(f"{error}; choose another port: --port, or make run PORT=…") from None
     held.close()
     with _server(data_directory, chosen) as (process, log_path):
         console.print(

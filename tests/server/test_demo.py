@@ -1,5 +1,7 @@
 """The demo that `make run` starts: the whole story, from an empty directory, with a real server."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,21 @@ def test_the_story_is_told_from_an_empty_directory_and_again_from_a_filled_one(t
     assert "grpcurl" in first
     assert "genie recommend" in first
     assert "Using the classroom" in _demo(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("given", "option"), [(["PORT=50151"], " --port=50151"), ([], "")])
+def test_make_run_takes_a_port(given: list[str], option: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "PORT": "3000"}
+    done = subprocess.run(
+        ["make", "--dry-run", "run", *given],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1].rstrip() == f".venv/bin/genie demo{option}"
 
 
 def _demo(directory: Path) -> str:

@@ -107,7 +107,7 @@ def train_models(
 ) -> TrainingReport:
     """Train all models of a tenant and make them current, unless they are worse than those in use.
 
-    The same log, catalogue and seed give the same models with one thread.
+    The same log, catalogue, seed and model in use, from which the fit starts, give the same models with one thread.
 
     Raises:
         TooLittleData: there is nothing to learn from. ModelBusy: another training is at work.

@@ -16,7 +16,11 @@ from server.training import TrainingReport, train_models
 @click.command(name="train")
 @click.option("--force", is_flag=True, help="Take the new models into use even if they are worse.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="The same log and seed give the same models."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="The same log, seed and model in use (a fit starts from it) give the same models.",
 )
 @click.option(
     "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads to fit with."

@@ -49,8 +49,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 4
     """When: a page token was not made by this method, or not for these filters.
     Code: INVALID_ARGUMENT.
-    Facts: none.
-    Example: {"reason": "INVALID_PAGE_TOKEN", "domain": "genie.v1", "metadata": {}}
+    Facts: `page_token`, as sent.
+    Example: {"reason": "INVALID_PAGE_TOKEN", "domain": "genie.v1", "metadata": {"page_token": "bm9wZQ"}}
     """
     ERROR_REASON_INVALID_TENANT: _ErrorReason.ValueType  # 5
     """When: the metadata `x-tenant-id` is not 1 to 64 letters, digits, dots, hyphens or underscores.
@@ -186,8 +186,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """When: the caller's deadline passed before the work was done. A write may have been committed: send it
     again with the same ids.
     Code: DEADLINE_EXCEEDED.
-    Facts: none.
-    Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {}}
+    Facts: `deadline_ms`, how many milliseconds the call was given; none in the results of a batch.
+    Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {"deadline_ms": "250"}}
     """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 26
     """When: the caller went away and work stopped. Seen in logs and in the results of a batch.
@@ -286,8 +286,8 @@ Example: {"reason": "BATCH_TOO_LARGE", "domain": "genie.v1", "metadata": {"field
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 4
 """When: a page token was not made by this method, or not for these filters.
 Code: INVALID_ARGUMENT.
-Facts: none.
-Example: {"reason": "INVALID_PAGE_TOKEN", "domain": "genie.v1", "metadata": {}}
+Facts: `page_token`, as sent.
+Example: {"reason": "INVALID_PAGE_TOKEN", "domain": "genie.v1", "metadata": {"page_token": "bm9wZQ"}}
 """
 ERROR_REASON_INVALID_TENANT: ErrorReason.ValueType  # 5
 """When: the metadata `x-tenant-id` is not 1 to 64 letters, digits, dots, hyphens or underscores.
@@ -423,8 +423,8 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 25
 """When: the caller's deadline passed before the work was done. A write may have been committed: send it
 again with the same ids.
 Code: DEADLINE_EXCEEDED.
-Facts: none.
-Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {}}
+Facts: `deadline_ms`, how many milliseconds the call was given; none in the results of a batch.
+Example: {"reason": "DEADLINE_EXCEEDED", "domain": "genie.v1", "metadata": {"deadline_ms": "250"}}
 """
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 26
 """When: the caller went away and work stopped. Seen in logs and in the results of a batch.

@@ -298,7 +298,10 @@ class RecommendedItem(_message.Message):
     score: _builtins.float
     """What the policy's terms add up to; comparable within one slate."""
     predicted_success: _builtins.float
-    """Chance that the learner answers it correctly now, 0 to 1."""
+    """Chance that the learner answers it correctly now, 0 to 1: that of the learner model, moved towards what the
+    last answers to the question's concept say. The `predicted_success` of an AnswerResult is without the latter,
+    and so differs from this.
+    """
     main_reason: _builtins.str
     """The foremost reason, as a sentence to show; empty when the explanation level is NONE."""
     propensity: _builtins.float
@@ -370,7 +373,8 @@ class RecommendRequest(_message.Message):
     request_id: _builtins.str
     """The caller's id of this call, 1 to 128 printable characters: it seeds the exploration, and a repeat while
     the slate is held returns that slate; the same id with another body is refused with
-    IDEMPOTENCY_KEY_REUSED. Made up when empty: then every call may explore anew.
+    IDEMPOTENCY_KEY_REUSED. Repeats are known by method and learner: for another learner, or in BatchRecommend,
+    the same id is no repeat. Made up when empty: then every call may explore anew.
     """
     limit: _builtins.int
     """Questions wanted: 1 to 100, 0 for 10."""
@@ -450,7 +454,9 @@ class BatchRecommendRequest(_message.Message):
     EXCLUDE_QUESTION_IDS_FIELD_NUMBER: _builtins.int
     EXPLANATION_LEVEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's id of this call, 1 to 128 printable characters, as in Recommend."""
+    """The caller's id of this call, 1 to 128 printable characters, as in Recommend: a repeat is known for each
+    learner by itself, in this method.
+    """
     limit: _builtins.int
     """Questions wanted for each learner: 1 to 100, 0 for 10."""
     policy: _builtins.str

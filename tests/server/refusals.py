@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor
@@ -18,6 +19,15 @@ CODES = {
     if isinstance(kind, type) and issubclass(kind, errors.GenieError)
 }
 """Status code of every reason."""
+FACTS = {
+    reason: set(re.findall(r"`(\w+)`", facts))
+    for facts, reason in re.findall(
+        r"// Facts: (.*?)// Example: .*?\bERROR_REASON_(\w+) =",
+        (Path(__file__).parents[2] / "protos/genie/v1/error_reason.proto").read_text(),
+        re.DOTALL,
+    )
+}
+"""Facts of every reason, as its comment names them; `field` may stand beside them."""
 FAULTS = {
     "INTERNAL",
     "STORE_UNAVAILABLE",
@@ -80,6 +90,8 @@ def unsound(outcome: Outcome, request: Descriptor) -> list[str]:
             found.append(f"reason {info.reason}: {status.message}")
         elif CODES[info.reason] != status.code:
             found.append(f"code {status.code} with {info.reason}")
+        elif not set(info.metadata) <= FACTS[info.reason] | {"field"}:
+            found.append(f"facts of {info.reason} that no comment names: {dict(info.metadata)}")
         elif info.reason == "INVALID_FIELD" and not violated(status):
             found.append("INVALID_FIELD names no field")
         found += [f"no field {path}" for path in violated(status) if not exists(request, path)]

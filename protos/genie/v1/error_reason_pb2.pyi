@@ -249,7 +249,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     Every error is a google.rpc.Status with a google.rpc.ErrorInfo among its details. Its `reason` is a name
     below without the prefix ERROR_REASON_, its `domain` is always "genie.v1", and its `metadata` holds the
-    facts that the comment names. Facts are cut at 128 characters, and what cannot be printed is escaped.
+    facts that the comment names, for any reason perhaps beside `field`, the path of the field that named what was
+    refused. Facts are cut at 128 characters, and what cannot be printed is escaped.
     Errors of single fields also carry google.rpc.BadRequest with one violation a field, all of them at once;
     RESOURCE_EXHAUSTED and UNAVAILABLE carry google.rpc.RetryInfo with how long to wait. The trailing metadata
     of every call holds `x-correlation-id`.

@@ -5,7 +5,8 @@ Kept in the store that may be lost: what is forgotten is reported again, and the
 
 from typing import NamedTuple
 
-from store.api import Partition, Store, Table
+from store.api import Bulk, Partition, Store, Table
+from store.slate_ring import erasure_in, owner_of
 
 
 class Meeting(NamedTuple):
@@ -23,7 +24,15 @@ def find_meeting(store: Store, partition: Partition, experiment_id: str) -> Meet
     return None if value is None else Meeting(int.from_bytes(value[:2], "big"), bool(value[2]))
 
 
-def keep_meeting(store: Store, partition: Partition, experiment_id: str, meeting: Meeting) -> None:
-    """Remember it."""
+def keep_meeting(
+    store: Store, partition: Partition, experiment_id: str, meeting: Meeting, *, at: float
+) -> None:
+    """Remember it, unless the learner was erased since `at`."""
     value = meeting.phase.to_bytes(2, "big") + bytes((meeting.exposed,))
-    store.update(partition, lambda tx: tx.put(Table.MET_EXPERIMENT, experiment_id.encode(), value))
+
+    def keep(bulk: Bulk) -> None:
+        (erased,) = bulk.get_many(Table.ERASED, [(0, owner_of(partition.learner_id))])
+        if at > erasure_in(erased):
+            bulk.put_many(Table.MET_EXPERIMENT, [(1, experiment_id.encode(), value)])
+
+    store.submit_bulk([Partition(partition.tenant), partition], keep).result()

@@ -29,7 +29,7 @@ from store.slate_journal import (
     lock_of_dead,
     recorded,
 )
-from store.slate_ring import take_in, write_owners
+from store.slate_ring import erasure_of, take_in, write_owners
 from store.tallies import tally_slates
 
 MOVE_SECONDS = 0.1
@@ -256,7 +256,8 @@ def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -
     for partition in sorted(by_learner):
         slates = by_learner[partition]
         pairs = [(slate.recommendation_id, slate.value) for slate in slates]
-        new, first = take_in(opened(partition), pairs)
+        erased = erasure_of(opened(Partition(partition.tenant)), partition.learner_id)
+        new, first = take_in(opened(partition), pairs, erased)
         if first:
             owners.setdefault(partition.tenant, []).append(partition.learner_id)
         for slate, is_new in zip(slates, new, strict=True):

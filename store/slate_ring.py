@@ -3,10 +3,16 @@
 Inside the learner's partition: SLATE by slot of a ring, and one SLATE_ID, which holds how many there ever were (u64
 big-endian) and the rest of the id of each slot's slate. A slate's id begins with a digest of its learner's id, which
 SLATE_OWNER in the tenant's own partition turns back into the learner; that entry is written with the first slate.
+
+Under the same digest ERASED notes in the tenant's own partition when a learner was erased (f64, epoch seconds): what
+was made up to then, and comes later, is not kept.
 """
 
 import hashlib
+import math
+import struct
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from store import codec
 from store.api import Reader, StoreError, Table, Transaction
@@ -17,7 +23,11 @@ OWNER_BYTES = 12
 OWNER_CHARACTERS = 16
 ID_CHARACTERS = 32
 TOKEN_CHARACTERS = ID_CHARACTERS - OWNER_CHARACTERS
+NOTE_SECONDS = 86_400.0
+"""How long an erasure is noted at least: nothing made before one is on its way for so long."""
+_CLEARED_A_NOTE = 8
 _COUNT_BYTES = 8
+_MOMENT = struct.Struct(">d")
 
 
 class Ring:
@@ -74,22 +84,54 @@ def _token_in(value: bytes) -> bytes:
         return bytes(TOKEN_CHARACTERS)
 
 
-def take_in(tx: Transaction, slates: Iterable[tuple[bytes, bytes]]) -> tuple[list[bool], bool]:
-    """Put slates of the transaction's learner, each its id and value, into the ring.
+def take_in(
+    tx: Transaction, slates: Iterable[tuple[bytes, bytes]], erased: float = -math.inf
+) -> tuple[list[bool], bool]:
+    """Put slates of the transaction's learner, each its id and value, into the ring; none made up to `erased`.
 
-    Which were not there yet, and whether there had never been any: then nobody finds the learner by their ids yet.
+    Which were not there yet, and whether there are any now and had never been: then nobody finds the learner by their
+    ids yet.
     """
     ring = Ring(tx)
-    first = ring.count == 0
+    before = ring.count
     new = []
     for recommendation_id, value in slates:
         token = recommendation_id[OWNER_CHARACTERS:]
         new.append(ring.find(token) < 0)
-        if new[-1]:
+        if new[-1] and not made_by(value, erased):
             tx.put(Table.SLATE, slot_key(ring.take(token)), value)
-    if any(new):
+    if ring.count > before:
         ring.write(tx)
-    return new, first
+    return new, ring.count > before == 0
+
+
+def made_by(value: bytes, erased: float) -> bool:
+    """Whether a stored slate was made up to the moment its learner was erased, or cannot be told not to be."""
+    if erased == -math.inf:
+        return False
+    try:
+        return codec.SLATE.decode(value).created_at <= erased
+    except StoreError:
+        return True
+
+
+def note_erasure(tx: Transaction, learner_id: str, at: float) -> None:
+    """Note that a learner was erased at `at`; the transaction is of the tenant. Clears some notes nobody needs."""
+    owner = owner_of(learner_id)
+    for key, value in list(islice(tx.scan(Table.ERASED, start=owner), _CLEARED_A_NOTE)):
+        if erasure_in(value) < at - NOTE_SECONDS:
+            tx.delete(Table.ERASED, key)
+    tx.put(Table.ERASED, owner, _MOMENT.pack(max(at, erasure_of(tx, learner_id))))
+
+
+def erasure_of(reader: Reader, learner_id: str) -> float:
+    """When a learner was erased, as far as that is noted; −inf when it is not. The reader is of the tenant."""
+    return erasure_in(reader.get(Table.ERASED, owner_of(learner_id)))
+
+
+def erasure_in(value: bytes | None) -> float:
+    """The moment in an entry of ERASED; −inf when there is none."""
+    return -math.inf if value is None else float(_MOMENT.unpack(value)[0])
 
 
 def write_owners(tx: Transaction, learner_ids: Sequence[str]) -> None:

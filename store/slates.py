@@ -7,14 +7,12 @@ at the same time in any two processes, the first one's slate is the slate of bot
 
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import Any
 
 from store import codec
-from store.api import Partition, Store, StoreError, Table, Transaction
+from store.api import Bulk, Partition, Store, StoreError, Table, Transaction
 from store.overlay import erase_everything
 from store.records import SlateRecord
 from store.serving_store import ServingStore
@@ -25,6 +23,10 @@ from store.slate_ring import (
     RING,
     TOKEN_CHARACTERS,
     Ring,
+    erasure_in,
+    erasure_of,
+    made_by,
+    note_erasure,
     owner_of,
     slot_key,
     token_of,
@@ -91,10 +93,7 @@ def write_slates(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> li
         except StoreError as error:
             return [error if place in direct else slate for place, slate in enumerate(slates)]
         for place, outcome in zip(direct, written, strict=True):
-            try:
-                kept[place] = outcome.result()
-            except StoreError as error:
-                kept[place] = error
+            kept[place] = outcome
     return kept
 
 
@@ -113,7 +112,7 @@ def find_slate(
         if waiting is None:
             # It may have been moved just then.
             held = _held(store, tenant, recommendation_id)
-        elif waiting.partition.tenant == tenant:
+        elif waiting.partition.tenant == tenant and not _made_by_erasure(store, waiting):
             held = waiting.value
     return None if held is None else codec.SLATE.decode(held)
 
@@ -121,6 +120,10 @@ def find_slate(
 def list_slates(store: Store, partition: Partition, *, limit: int = RING) -> list[SlateRecord]:
     """The learner's slates, newest first."""
     waiting = store.waiting_slates(partition) if isinstance(store, ServingStore) else []
+    if waiting:
+        with store.read(Partition(partition.tenant)) as tenant:
+            erased = erasure_of(tenant, partition.learner_id)
+        waiting = [value for value in waiting if not made_by(value, erased)]
     with store.read(partition) as reader:
         count = Ring(reader).count
         slots = [number % RING for number in range(max(count - RING, 0), count)]
@@ -137,12 +140,35 @@ def settle(store: Store) -> None:
         store.move()
 
 
-def erase_slates(store: Store, partition: Partition) -> int:
-    """Remove everything this store holds of a learner; the number of entries."""
+def erase_slates(store: Store, partition: Partition, *, up_to: float | None = None) -> int:
+    """Remove everything this store holds of a learner; the number of entries.
+
+    What was made up to that moment, and is on its way still, will not be kept.
+    """
     settle(store)
-    owner = owner_of(partition.learner_id)
-    disown = (Partition(partition.tenant), lambda tx: int(tx.delete(Table.SLATE_OWNER, owner)))
-    return sum(removed.result() for removed in store.submit_many([(partition, erase_everything), disown]))
+    learner_id = partition.learner_id
+
+    def disown(tx: Transaction) -> int:
+        if up_to is not None:
+            note_erasure(tx, learner_id, up_to)
+        return int(tx.delete(Table.SLATE_OWNER, owner_of(learner_id)))
+
+    def erase(bulk: Bulk) -> int:
+        return _good(bulk.alone(0, disown)) + _good(bulk.alone(1, erase_everything))
+
+    return store.submit_bulk([Partition(partition.tenant), partition], erase).result()
+
+
+def _good(outcome: int | Exception) -> int:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _made_by_erasure(store: Store, waiting: Waiting) -> bool:
+    """Whether a slate that was found waiting is older than its learner's erasure."""
+    with store.read(Partition(waiting.partition.tenant)) as reader:
+        return made_by(waiting.value, erasure_of(reader, waiting.partition.learner_id))
 
 
 def _waits(store: Store, tenant: str, slate: SlateRecord) -> bool:
@@ -162,16 +188,49 @@ def _waits(store: Store, tenant: str, slate: SlateRecord) -> bool:
     )
 
 
-def _write(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Future[SlateRecord]]":
-    owners = partial(write_owners, learner_ids=[slate.learner_id for slate in slates])
-    operations: list[tuple[Partition, Callable[[Transaction], Any]]] = [(Partition(tenant), owners)]
-    operations += [(Partition(tenant, slate.learner_id), partial(_keep, slate=slate)) for slate in slates]
-    first, *kept = store.submit_many(operations)
-    first.result()
-    return kept
+def _write(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[SlateRecord | StoreError]":
+    """Write slates at once, each learner's for itself, in one transaction with what is noted of erasures."""
+    by_learner: dict[str, list[int]] = {}
+    for place, slate in enumerate(slates):
+        by_learner.setdefault(slate.learner_id, []).append(place)
+    partitions = [Partition(tenant), *(Partition(tenant, learner_id) for learner_id in by_learner)]
+
+    def write(bulk: Bulk) -> "list[SlateRecord | StoreError]":
+        keys = [(0, owner_of(learner_id)) for learner_id in by_learner]
+        erasures = map(erasure_in, bulk.get_many(Table.ERASED, keys))
+        written: list[SlateRecord | StoreError] = list(slates)
+        owners = []
+        for number, ((learner_id, places), erased) in enumerate(
+            zip(by_learner.items(), erasures, strict=True), start=1
+        ):
+            own = [slates[place] for place in places]
+            outcome = bulk.alone(number, partial(_keep_all, slates=own, erased=erased))
+            if isinstance(outcome, StoreError):
+                outcome = [outcome] * len(own)
+            elif isinstance(outcome, Exception):
+                raise outcome
+            for place, one in zip(places, outcome, strict=True):
+                written[place] = one
+            if any(slate.created_at > erased for slate in own):
+                owners.append(learner_id)
+        failed = bulk.alone(0, partial(write_owners, learner_ids=owners))
+        if failed is not None:
+            raise failed
+        return written
+
+    return store.submit_bulk(partitions, write).result()
 
 
-def _keep(tx: Transaction, slate: SlateRecord) -> SlateRecord:
+def _keep_all(
+    tx: Transaction, slates: Sequence[SlateRecord], erased: float
+) -> "list[SlateRecord | StoreError]":
+    return [_keep(tx, slate, erased) for slate in slates]
+
+
+def _keep(tx: Transaction, slate: SlateRecord, erased: float) -> SlateRecord:
+    if slate.created_at <= erased:
+        tally_slates(tx, utc_day(slate.created_at), 1, len(slate.question_ids))
+        return slate
     ring = Ring(tx)
     token = token_of(slate.recommendation_id)
     slot = ring.find(token) if slate.request_digest else -1

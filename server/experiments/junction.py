@@ -117,6 +117,7 @@ class Junction:
                 Partition(call.tenant, learner_id),
                 experiment.experiment_id,
                 Meeting(placement.phase, as_assigned),
+                at=call.now,
             )
         except StoreError:
             _LOG.exception("a meeting with an experiment could not be kept")
@@ -165,12 +166,12 @@ class Junction:
                 )
         self._append(call, reports)
 
-    def erased(self, learner_id: str, call: Call) -> None:
-        """A learner is about to be erased: experiments forget too, whatever the tenant has and had."""
+    def erased(self, learner_id: str, call: Call, at: float) -> None:
+        """A learner is, or is about to be, erased as of `at`: experiments forget, whatever the tenant has and had."""
         report = pb.Report(
-            report_id=f"erased:{round(call.now * 1e6)}",
+            report_id=f"erased:{round(at * 1e6)}",
             learner_id=learner_id,
-            event_time=timestamp(call.now),
+            event_time=timestamp(at),
             erasure=pb.Erasure(),
             correlation_id=call.correlation_id,
         )

@@ -1,6 +1,7 @@
 """LearnerService: profiles, and what is derived from answers. Records no answers itself."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -122,13 +123,22 @@ class LearnerService:
         return self._change(request, call, told.learner_id, pb.UpdateLearnerResponse, reply)
 
     def delete_learner(self, request: pb.DeleteLearnerRequest, call: Call) -> pb.DeleteLearnerResponse:
-        """Erase everything held about a learner, the slates first: once the profile is gone, all is."""
+        """Erase everything held about a learner, the slates first: once the profile is gone, all is.
+
+        What calls make of the learner while that goes on is erased afterwards, or not kept when it comes later still.
+        """
+        learner_id = request.learner_id
         _check_learner(request).check()
-        partition = Partition(call.tenant, request.learner_id)
+        partition = Partition(call.tenant, learner_id)
         if self._experiments is not None:
-            self._experiments.erased(request.learner_id, call)
-        erase_slates(self._serving, partition)
-        committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
+            self._experiments.erased(learner_id, call, call.now)
+        with self._store.read(partition) as reader:
+            known = read_profile(reader) is not None
+        entries = erase_slates(self._serving, partition)
+        entries += committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
+        if known or entries:
+            # Whoever has read what is erased now called before this moment.
+            erase_slates(self._serving, partition, up_to=time.time())
         return pb.DeleteLearnerResponse()
 
     def list_learners(self, request: pb.ListLearnersRequest, call: Call) -> pb.ListLearnersResponse:

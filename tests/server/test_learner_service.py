@@ -1,7 +1,9 @@
 """Profiles: LearnerService against the stores, without a wire."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -10,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2
 from server import errors
-from store.api import IdempotencyKeyReused, Table
+from store.api import IdempotencyKeyReused, Partition, Table, Transaction
 from tests.server.learner_world import Goal, Learner, World, refused, violations
 from tests.server.service_calls import NOW, a_call
 
@@ -219,3 +221,36 @@ def test_deleting_leaves_nothing_and_may_be_repeated(world: World) -> None:
     )
     assert world.ids() == ["u-2"]
     assert world.store.learners("default", Table.ANSWER, limit=10) == ["u-2"]
+
+
+def test_what_is_recommended_while_a_learner_is_erased_goes_with_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.answer("u-1", "count", at=NOW - 100, count=3)
+    asked = recommendation_service_pb2.RecommendRequest(learner_id="u-1")
+    active = recommendation_service_pb2.ListActiveRecommendationsRequest(learner_id="u-1")
+    submit = world.store.submit
+
+    def recommend() -> None:
+        world.recommendations.recommend(asked, a_call(now=time.time()))
+
+    def listed() -> int:
+        reply = world.recommendations.list_active_recommendations(active, a_call(now=time.time()))
+        return len(reply.recommendations)
+
+    def slow(partition: Partition, operation: Callable[[Transaction], object]) -> "Future[object]":
+        recommend()
+        return submit(partition, operation)
+
+    monkeypatch.setattr(world.store, "submit", slow)
+    world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="u-1"), a_call())
+    assert listed() == 0
+    recommend()
+    assert listed() == 1
+
+
+def test_deleting_who_is_not_known_leaves_no_trace(world: World) -> None:
+    world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="nobody"), a_call(tenant="no-school"))
+    for store in (world.store, world.serving):
+        with store.read(Partition("no-school")) as reader:
+            assert not any(list(reader.scan(table)) for table in Table)

@@ -1,0 +1,96 @@
+"""Slates of a learner who is erased while they are made: not found, not kept, and nothing else is lost by it."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store import serving_store
+from store.api import Partition, Table
+from store.experiment_meetings import Meeting, find_meeting, keep_meeting
+from store.serving_store import ServingStore
+from store.slate_ring import NOTE_SECONDS
+from store.slates import erase_slates, find_slate, list_slates, settle
+from tests.store.lmdb_world import child, line_of, tell
+from tests.store.test_serving_store import ANN, BOB, NOW, counted, in_tables, keep, made
+
+
+@pytest.fixture
+def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is moved unless it is asked for."""
+    monkeypatch.setattr(serving_store, "MOVE_SECONDS", 3_600.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, unmoved: None) -> Iterator[ServingStore]:
+    store = ServingStore(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("digest", [b"", b"digest"], ids=["waits", "is written at once"])
+def test_a_slate_made_before_an_erasure_and_kept_after_it_is_gone(store: ServingStore, digest: bytes) -> None:
+    erase_slates(store, ANN, up_to=NOW + 5)
+    early, late, other = (
+        dataclasses.replace(made(number, name), request_digest=digest)
+        for number, name in ((5, "ann"), (6, "ann"), (5, "bob"))
+    )
+    keep(store, early, other)
+    for _ in range(2):
+        assert find_slate(store, "t", early.recommendation_id) is None
+        assert list_slates(store, ANN) == []
+        assert list_slates(store, BOB) == [other]
+        settle(store)
+    assert in_tables(store) == 0
+    with store.read(Partition("t")) as reader:
+        assert [learner for _, learner in reader.scan(Table.SLATE_OWNER)] == [b"bob"]
+    keep(store, late)
+    for _ in range(2):
+        assert find_slate(store, "t", late.recommendation_id) == late
+        assert list_slates(store, ANN) == [late]
+        settle(store)
+    assert counted(store) == (3, 6)
+
+
+def test_what_waits_in_another_process_when_its_learner_is_erased_never_shows(
+    tmp_path: Path, unmoved: None
+) -> None:
+    with child("let_slates_wait", tmp_path) as process:
+        line_of(process)
+        store = ServingStore(tmp_path)
+        erase_slates(store, ANN, up_to=NOW + 100)
+        tell(process, "more")
+        ids = line_of(process).split()
+        for _ in range(2):
+            assert [find_slate(store, "t", one) is None for one in ids] == [True, False] * 5
+            tell(process, "move")
+            assert line_of(process) == "0 10"
+        store.close()
+
+
+def test_erasures_are_noted_for_a_while_without_the_names_of_learners(store: ServingStore) -> None:
+    def noted() -> list[tuple[bytes, bytes]]:
+        with store.read(Partition("t")) as reader:
+            return list(reader.scan(Table.ERASED))
+
+    erase_slates(store, ANN, up_to=NOW)
+    erase_slates(store, ANN, up_to=NOW - 5)
+    keep(store, made(0))
+    assert list_slates(store, ANN) == [], "the later one counts"
+    for number in range(200):
+        erase_slates(store, Partition("t", f"learner-{number}"), up_to=NOW)
+    held = noted()
+    assert len(held) == 201
+    assert not [entry for entry in held if b"ann" in b"".join(entry) or b"learner" in b"".join(entry)]
+    for number in range(200):
+        erase_slates(store, Partition("t", f"other-{number}"), up_to=NOW + NOTE_SECONDS + 1.0)
+    assert len(set(noted()) & set(held)) < 20
+
+
+def test_a_meeting_with_an_experiment_is_not_remembered_past_an_erasure(store: ServingStore) -> None:
+    erase_slates(store, ANN, up_to=NOW)
+    keep_meeting(store, ANN, "x", Meeting(0, True), at=NOW)
+    assert find_meeting(store, ANN, "x") is None
+    keep_meeting(store, ANN, "x", Meeting(0, True), at=NOW + 1.0)
+    assert find_meeting(store, ANN, "x") == Meeting(0, True)

@@ -111,7 +111,8 @@ class RecommendationService:
         self, requests: Sequence[pb.RecommendRequest], calls: Sequence[Call]
     ) -> "Sequence[Encoded | errors.GenieError]":
         """The replies to requests that differ by their learner only, or the error of each."""
-        request, call = requests[0], calls[0]
+        # A slate is dated by its call. No other call of them came later, and whatever is read is read after all.
+        request, call = requests[0], max(calls, key=lambda one: one.now)
         check = Violations()
         for one in requests:
             check.identifier("learner_id", one.learner_id)

@@ -137,8 +137,11 @@ class LearnerService:
         entries = erase_slates(self._serving, partition)
         entries += committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
         if known or entries:
-            # Whoever has read what is erased now called before this moment.
-            erase_slates(self._serving, partition, up_to=time.time())
+            # Whoever has read what is erased now, or has an answer among it, called before this moment.
+            erased = time.time()
+            if self._experiments is not None:
+                self._experiments.erased(learner_id, call, erased)
+            erase_slates(self._serving, partition, up_to=erased)
         return pb.DeleteLearnerResponse()
 
     def list_learners(self, request: pb.ListLearnersRequest, call: Call) -> pb.ListLearnersResponse:

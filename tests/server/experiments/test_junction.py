@@ -3,6 +3,8 @@
 import random
 import socket
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from server.experiments.junction import SNAPSHOTS
 from server.experiments.spool import SPOOL
-from store.api import Partition
+from store.api import Partition, Transaction
 from store.experiment_reports import list_reports
 from store.lmdb_store import LmdbStore
+from store.stores import memory_stores
 from tests.server.core import Core
 from tests.server.experiments.world import Lab, lab, school
 from tests.waiting import eventually
@@ -191,6 +194,29 @@ def test_an_erased_learner_is_gone_from_experiments_too(tmp_path: Path) -> None:
             assert len(list_reports(reader, "bob")) == 2
         again = own.value("ada", "practice_minutes", 9.0, experiment_id=experiment_id, at=time.time() - 60.0)
         assert own.report(again).ignored_count == 1, "what was on its way comes too late"
+
+
+def test_an_answer_that_comes_while_its_learner_is_erased_leaves_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = memory_stores()
+    with lab() as own, school(tmp_path, f"127.0.0.1:{own.port}", stores=stores) as core:
+        core.chain("counting", "adding")
+        experiment_id = begin(own)
+        known_to(core, experiment_id, tmp_path)
+        slate = core.recommend("ada")
+        submit = stores.state.submit
+
+        def slow(partition: Partition, operation: Callable[[Transaction], object]) -> "Future[object]":
+            # The call to erase has come; nothing is erased yet.
+            practise(core, "ada", 3.0, slate)
+            return submit(partition, operation)
+
+        monkeypatch.setattr(stores.state, "submit", slow)
+        core.learners.DeleteLearner(learner_pb.DeleteLearnerRequest(learner_id="ada"))
+        eventually(lambda: not list((tmp_path / SPOOL).glob("*.spool")))
+        with own.store.read(Partition("default", experiment_id)) as reader:
+            assert list_reports(reader, "ada") == []
 
 
 def test_the_recommender_works_on_without_the_service_and_delivers_later(tmp_path: Path) -> None:

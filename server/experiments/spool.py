@@ -2,11 +2,13 @@
 
 A worker appends to a segment file of its own, in one write a call, so that a killed worker loses nothing that a
 caller was answered after. A segment that is closed, or whose worker has died (its lock is free), may be delivered by
-any worker, whole, and is deleted afterwards. Delivering one twice does no harm: reports carry ids.
+any worker, whole, and is deleted afterwards. Delivering one twice does no harm: reports carry ids. What was written by
+half, as on a full disk, is taken back; a segment that ends in such a rest all the same is put aside when delivered.
 
 A record is length (u32), CRC-32 (u32), length of the tenant (u8), tenant, reports (ReportMetricsRequest).
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -46,6 +48,8 @@ class Segment:
     path: Path
     batches: list[tuple[str, bytes]]
     """(tenant, ReportMetricsRequest)."""
+    unread: int
+    """Bytes from the first record on that is not whole."""
     delivered: bool = False
     refused: bool = False
 
@@ -74,10 +78,7 @@ class Spool:
                 if self._full and not even_if_full:
                     self._drop("the spool is full", len(reports))
                     return
-                if self._file is None:
-                    self._open()
-                if self._file is not None:
-                    self._written += os.write(self._file, record)
+                self._write(record)
         except OSError as error:
             self._drop(str(error), len(reports))
 
@@ -87,9 +88,7 @@ class Spool:
             if self._file is None or (only_large and self._written < MOST_SEGMENT_BYTES):
                 return
             descriptor, self._file = self._file, None
-        with suppress(OSError):
-            os.fsync(descriptor)
-        os.close(descriptor)
+        _finish(descriptor)
 
     def waiting(self) -> list[Path]:
         """Every segment there is, oldest first."""
@@ -106,7 +105,10 @@ class Spool:
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Segment | None]:
-        """Lock a segment; None when somebody writes or delivers it. Deleted afterwards if it was delivered."""
+        """Lock a segment; None when somebody writes or delivers it. Deleted afterwards if it was delivered.
+
+        One that was refused, or was not read to its end, is put aside instead.
+        """
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
@@ -121,14 +123,44 @@ class Spool:
             if os.fstat(descriptor).st_nlink == 0:
                 yield None
                 return
-            segment = Segment(path, _records(path))
+            segment = Segment(path, *_records(path))
             yield segment
-            if segment.delivered:
-                path.unlink(missing_ok=True)
-            elif segment.refused:
+            torn = segment.delivered and segment.unread > 0
+            if torn:
+                log(
+                    _LOG,
+                    logging.ERROR,
+                    "a file of reports could not be read to its end and is put aside",
+                    file=path.name,
+                    unread_bytes=segment.unread,
+                )
+            if torn or segment.refused:
                 path.replace(path.with_suffix(REFUSED_SUFFIX))
+            elif segment.delivered:
+                path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+    def _write(self, record: bytes) -> None:
+        """Append a record whole or not at all. Raises OSError. Needs the lock."""
+        if self._file is None:
+            self._open()
+        descriptor = self._file
+        if descriptor is None:
+            return
+        try:
+            written = os.write(descriptor, record)
+            if written < len(record):
+                raise OSError(errno.ENOSPC, f"{written} of {len(record)} bytes were written")
+        except OSError:
+            try:
+                os.ftruncate(descriptor, self._written)
+            except OSError:
+                # Nothing may follow the rest that stays.
+                self._file = None
+                _finish(descriptor)
+            raise
+        self._written += written
 
     def _open(self) -> None:
         path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
@@ -142,6 +174,13 @@ class Spool:
     def _drop(self, why: str, count: int) -> None:
         if self._dropped.passes():
             log(_LOG, logging.ERROR, "reports to the experiment service are dropped", why=why, reports=count)
+
+
+def _finish(descriptor: int) -> None:
+    """Close a segment, which unlocks it."""
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def copy_spool(source: Path, target: Path) -> None:
@@ -159,8 +198,8 @@ def _record(tenant: str, reports: Sequence[pb.Report]) -> bytes:
     return struct.pack("<II", len(body), zlib.crc32(body)) + body
 
 
-def _records(path: Path) -> list[tuple[str, bytes]]:
-    """What a segment holds, up to the first record that was not written whole."""
+def _records(path: Path) -> tuple[list[tuple[str, bytes]], int]:
+    """What a segment holds, up to the first record that was not written whole, and the bytes from there on."""
     content = path.read_bytes()
     found = []
     place = 0
@@ -171,4 +210,4 @@ def _records(path: Path) -> list[tuple[str, bytes]]:
             break
         found.append((body[1 : 1 + name_size].decode(), body[1 + name_size :]))
         place += 8 + size
-    return found
+    return found, len(content) - place

@@ -1,5 +1,6 @@
 """Reports on disk: kept whole, delivered by whoever is there, never twice at a time."""
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -68,6 +69,61 @@ def test_a_record_that_was_not_written_whole_ends_its_segment(tmp_path: Path) ->
     damaged[12] ^= 1
     path.write_bytes(bytes(damaged))
     assert held(spool) == []
+
+
+def short_of_room(monkeypatch: pytest.MonkeyPatch, bytes_left: int) -> None:
+    """Segments take so many bytes more, and then nothing."""
+    write, left = os.write, bytes_left
+
+    def some(descriptor: int, content: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "no room")
+        written = write(descriptor, content[:left])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", some)
+
+
+@pytest.mark.parametrize("bytes_left", [0, 5, 12])
+@pytest.mark.parametrize("stuck", [False, True], ids=["taken back", "left behind"])
+def test_what_comes_after_a_full_disk_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_left: int, stuck: bool
+) -> None:
+    def refuse(descriptor: int, size: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    spool = Spool(tmp_path)
+    spool.append("a", reports("1"))
+    with monkeypatch.context() as full:
+        short_of_room(full, bytes_left)
+        if stuck:
+            full.setattr(os, "ftruncate", refuse)
+        spool.append("a", reports("2"))
+        spool.append("a", reports("3"))
+    spool.append("a", reports("4"))
+    spool.rotate()
+    assert [one for one in held(spool) if one[1]] == [("a", ["1"]), ("a", ["4"])]
+
+
+def test_a_segment_whose_end_cannot_be_read_is_told_and_put_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path)
+    spool.append("a", reports("1"))
+    spool.rotate()
+    (path,) = spool.waiting()
+    with path.open("ab") as file:
+        file.write(b"rest")
+    with spool.open(path) as segment:
+        assert segment is not None
+        assert len(segment.batches) == 1
+        segment.delivered = True
+    assert spool.waiting() == []
+    (aside,) = tmp_path.glob("*.refused")
+    assert aside.read_bytes().endswith(b"rest")
+    assert "could not be read to its end" in caplog.text
 
 
 def test_many_reports_become_several_messages(tmp_path: Path) -> None:

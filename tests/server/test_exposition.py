@@ -230,7 +230,7 @@ def test_recommendations_that_are_degraded_are_counted_by_reason(monkeypatch: py
         change_maker(monkeypatch, running, budget_seconds=0.0)
         assert all(running.recommend().degraded for _ in range(3))
         change_maker(monkeypatch, running, budget_seconds=60.0)
-        monkeypatch.setattr(running.stores.serving, "submit_many", refuse)
+        monkeypatch.setattr(running.stores.serving, "submit_bulk", refuse)
         assert all(running.recommend().degraded for _ in range(2))
         assert counted(running) == {"TIME_BUDGET": 3, "NOT_STORED": 2}
 

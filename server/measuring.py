@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from engine.serving import Models
 from server.config import Settings
 from server.logs import worker_number
 from server.metric_board import Boards
@@ -13,6 +14,8 @@ from server.models import ModelDirectory, ModelError
 from server.pools import PoolCache
 from server.tenants import Bundle, Tenants
 from store.api import Store, StoreError
+
+_UNTRAINED = Models.priors().version
 
 
 def meter_of(settings: Settings) -> Meter:
@@ -78,7 +81,7 @@ def degraded_counter(meter: Meter) -> Callable[[str], None]:
 
 
 class _Models:
-    """The gauges of models; a version that was replaced is no longer told of."""
+    """The gauges of models: of tenants that have a catalogue or a model of their own, while they are held ready."""
 
     def __init__(self, meter: Meter, tenants: Tenants, trained_at: Callable[[str, str], float]) -> None:
         self._meter = meter
@@ -87,7 +90,11 @@ class _Models:
         self._told: dict[str, tuple[str, Gauge]] = {}
 
     def __call__(self) -> None:
-        for tenant, bundle in self._tenants.ready().items():
+        told = {tenant: bundle for tenant, bundle in self._tenants.ready().items() if _concerns(bundle)}
+        for tenant in list(self._told):
+            if tenant not in told:
+                self._withdraw(tenant)
+        for tenant, bundle in told.items():
             self._tell(tenant, bundle)
 
     def _tell(self, tenant: str, bundle: Bundle) -> None:
@@ -102,6 +109,18 @@ class _Models:
             trained_at = self._trained_at(tenant, version)
             self._meter.gauge("genie_model_trained_time_seconds", tenant).set(trained_at)
         self._meter.gauge("genie_model_failed", tenant).set(float(bundle.model_failed))
+
+    def _withdraw(self, tenant: str) -> None:
+        told = self._told.pop(tenant, None)
+        if told is not None:
+            told[1].set(math.nan)
+            self._meter.gauge("genie_model_trained_time_seconds", tenant).set(math.nan)
+            self._meter.gauge("genie_model_failed", tenant).set(math.nan)
+
+
+def _concerns(bundle: Bundle) -> bool:
+    """Whether there is more to a tenant than a name that somebody has called with."""
+    return bundle.catalog.version > 0 or bundle.model_version != _UNTRAINED or bundle.model_failed
 
 
 def _trained_at(data_directory: Path, tenant: str, version: str) -> float:

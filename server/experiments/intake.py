@@ -29,6 +29,8 @@ MOST_COVARIATES = 32
 MOST_ERRORS = 100
 LATE_SECONDS = 60 * 86_400.0
 """Reports without an experiment's id still reach one that ended this long ago."""
+MOST_TENANTS = 1_000
+"""With so many remembered, those of past moments are dropped."""
 DIRECTORY_SECONDS = 1.0
 """How long another process's new experiment may stay unknown to reports that name none."""
 
@@ -51,8 +53,11 @@ class Directory:
             if time.monotonic() < until:
                 return records
         records = [record for record in list_experiments(self._store, tenant) if record.state != DRAFT]
+        now = time.monotonic()
         with self._lock:
-            self._held[tenant] = (time.monotonic() + DIRECTORY_SECONDS, records)
+            if len(self._held) >= MOST_TENANTS:
+                self._held = {name: held for name, held in self._held.items() if now < held[0]}
+            self._held[tenant] = (now + DIRECTORY_SECONDS, records)
         return records
 
     def forget(self, tenant: str) -> None:

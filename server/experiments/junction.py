@@ -55,8 +55,6 @@ class Junction:
         self._spool = Spool(directory / SPOOL)
         self._serving = serving
         self._policies = policies
-        self._strangers: set[str] = set()
-        """Tenants that were seen and are still to be asked about."""
         self._link: Link | None = None
         self._before: Callable[[Partition, float], Mapping[str, float]] | None = None
 
@@ -66,7 +64,7 @@ class Junction:
 
     def connect(self, address: str) -> None:
         """Begin to talk with the service at host:port."""
-        self._link = Link(address, self._snapshot, self._spool, self._strangers)
+        self._link = Link(address, self._snapshot, self._spool)
         self._link.start()
 
     def close(self) -> None:
@@ -77,11 +75,7 @@ class Junction:
 
     def place(self, tenant: str, learner_id: str, now: float) -> Placement | None:
         """What decides this learner's policy; None when no experiment does. The first one started wins."""
-        experiments = self._snapshot.of(tenant)
-        if experiments is None:
-            self._strangers.add(tenant)
-            return None
-        for experiment in experiments:
+        for experiment in self._snapshot.of(tenant) or ():
             assigner = experiment.assigner(now)
             meeting = self._meeting(Partition(tenant, learner_id), experiment.experiment_id)
             phase = len(experiment.plan.phases) - 1 if meeting is None else meeting.phase
@@ -198,10 +192,7 @@ class Junction:
 
     def _wanted(self, tenant: str) -> "Callable[[str], frozenset[str]] | None":
         """From a learner to what the experiments it takes part in measure; None when there are none."""
-        experiments = self._snapshot.of(tenant)
-        if experiments is None:
-            self._strangers.add(tenant)
-        counting = [experiment for experiment in experiments or () if experiment.counts]
+        counting = [experiment for experiment in self._snapshot.of(tenant) or () if experiment.counts]
         if not counting:
             return None
         now = time.time()

@@ -6,7 +6,7 @@ The one thread here is the only place of the recommender that waits for the serv
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -21,7 +21,6 @@ from server.logs import log
 from server.rpc import CORRELATION_HEADER, TENANT_HEADER
 
 POLL_SECONDS = 1.0
-TENANTS_A_POLL = 50
 DELIVER_SECONDS = 0.2
 MOST_BACKOFF_SECONDS = 5.0
 CALL_SECONDS = 10.0
@@ -46,15 +45,13 @@ _LOG = logging.getLogger("genie.experiments")
 class Link:
     """The thread that talks. `start` it once, `close` it once."""
 
-    def __init__(self, address: str, snapshot: Snapshot, spool: Spool, strangers: set[str]) -> None:
-        """`strangers` are tenants to be asked about that the snapshot does not know; others add to it."""
+    def __init__(self, address: str, snapshot: Snapshot, spool: Spool) -> None:
+        """Talk with the service at host:port."""
         self._address = address
         self._snapshot = snapshot
         self._spool = spool
-        self._strangers = strangers
         self._stop = threading.Event()
         self._away = False
-        self._turn = 0
         self._refused = Throttle(interval_seconds=10.0)
         self._thread = threading.Thread(target=self._run, name="experiments-link", daemon=True)
 
@@ -74,9 +71,10 @@ class Link:
             next_poll, pause = 0.0, DELIVER_SECONDS
             while not self._stop.wait(pause):
                 try:
-                    if time.monotonic() >= next_poll or self._strangers - set(self._snapshot.tenants()):
-                        self._poll(stub)
+                    if time.monotonic() >= next_poll:
+                        self._ask(stub, self._snapshot.turn())
                         next_poll = time.monotonic() + POLL_SECONDS
+                    self._ask(stub, self._snapshot.strangers())
                     self._deliver(stub, DELIVERY_SECONDS)
                 except grpc.RpcError as error:
                     self._spool.rotate(only_large=True)
@@ -106,12 +104,9 @@ class Link:
                 code=code.code().name if code else "OK",
             )
 
-    def _poll(self, stub: Any) -> None:
-        """Ask about tenants that were seen: new ones first, the others in turn."""
-        known = self._snapshot.tenants()
-        turn = [known[(self._turn + place) % len(known)] for place in range(min(len(known), TENANTS_A_POLL))]
-        self._turn += len(turn)
-        for tenant in dict.fromkeys([*self._strangers, *turn]):
+    def _ask(self, stub: Any, tenants: Iterable[str]) -> None:
+        """Ask which experiments decide what the learners of these tenants get."""
+        for tenant in tenants:
             found: list[resources.Experiment] = []
             for state in _STATES:
                 request = pb.ListExperimentsRequest(state=state, page_size=1_000)
@@ -124,7 +119,6 @@ class Link:
                     if not page.next_page_token:
                         break
             self._snapshot.update(tenant, found)
-            self._strangers.discard(tenant)
 
     def _deliver(self, stub: Any, seconds: float) -> None:
         """Deliver every segment that nobody writes. Raises grpc.RpcError when the service is away."""

@@ -1,7 +1,8 @@
 """The experiments that a worker knows of: who gets which policy, worked out locally. Calls nobody.
 
-What the service said last is kept on disk, a file a tenant, so that assignment goes on when the service is away and
-after a restart.
+What the service said last is kept on disk, a file a tenant that has experiments, so that assignment goes on when the
+service is away and after a restart. Of tenants without experiments, whose names anybody may make up, some are
+remembered and nothing is kept.
 """
 
 import logging
@@ -18,6 +19,12 @@ from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_service_pb2 as pb
 from store.home import write_file
 
+MOST_WITHOUT = 1_000
+"""Tenants without experiments that are remembered; the one seen longest ago is forgotten, and asked about anew."""
+MOST_STRANGERS = 1_000
+"""Tenants that wait to be asked about for the first time; further ones have to come again."""
+A_TURN = 50
+"""Tenants of each of these kinds that are asked about at a time."""
 _PREFIX, _SUFFIX = "tenant-", ".experiments"
 _HASHINGS = {
     resources.ASSIGNMENT_HASHING_BLAKE2B: Hashing.BLAKE2B,
@@ -93,43 +100,79 @@ def _phase(phase: resources.ExperimentPhase, start: float) -> Phase:
     return Phase(weights=weights, ramp=tuple(steps))
 
 
+@dataclass(slots=True)
+class _Without:
+    """A tenant that has no experiments; moments on the monotonic clock."""
+
+    asked_at: float
+    seen_at: float
+
+
 class Snapshot:
-    """The active experiments of each tenant, oldest first. Thread-safe."""
+    """The active experiments of each tenant, oldest first, and whom to ask about next. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._lock = threading.Lock()
         self._held: dict[str, tuple[bytes, tuple[Active, ...]]] = {}
+        self._without: dict[str, _Without] = {}
+        self._strangers: dict[str, None] = {}
+        """Tenants that were seen and of which nothing is known, in the order in which they came."""
         for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
             tenant = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
             try:
-                self._take(tenant, path.read_bytes())
+                content = path.read_bytes()
+                if content:
+                    self._take(tenant, content)
+                else:
+                    path.unlink(missing_ok=True)
             except (OSError, DecodeError, ValueError):
                 _LOG.exception("a snapshot of experiments cannot be read")
 
     def of(self, tenant: str) -> Sequence[Active] | None:
-        """The tenant's active experiments; None when nothing was ever heard of the tenant."""
+        """The active experiments of a tenant that is seen now; None when nothing is known of the tenant."""
         held = self._held.get(tenant)
-        return None if held is None else held[1]
+        if held is not None:
+            return held[1]
+        without = self._without.get(tenant)
+        if without is not None:
+            without.seen_at = time.monotonic()
+            return ()
+        if len(self._strangers) < MOST_STRANGERS:
+            self._strangers[tenant] = None
+        return None
 
-    def tenants(self) -> list[str]:
-        """Every tenant heard of."""
+    def strangers(self) -> list[str]:
+        """Some tenants that were seen and are still to be asked about."""
+        return list(self._strangers)[:A_TURN]
+
+    def turn(self) -> list[str]:
+        """Whom to ask about again: all with experiments; some without, first those seen since they were asked about.
+
+        Forgets those without that are too many.
+        """
         with self._lock:
-            return list(self._held)
+            quiet = sorted(self._without.items(), key=lambda item: item[1].seen_at)
+            for tenant, _ in quiet[: max(len(quiet) - MOST_WITHOUT, 0)]:
+                del self._without[tenant]
+            quiet.sort(key=lambda item: (item[1].seen_at <= item[1].asked_at, item[1].asked_at))
+            return [*self._held, *[tenant for tenant, _ in quiet if tenant in self._without][:A_TURN]]
 
     def update(self, tenant: str, experiments: Sequence[resources.Experiment]) -> None:
         """What the service says now."""
+        if not experiments:
+            self._forget(tenant)
+            return
         ordered = sorted(experiments, key=lambda e: (e.start_time.ToMicroseconds(), e.experiment_id))
         content = pb.ListExperimentsResponse(experiments=ordered).SerializeToString(deterministic=True)
         held = self._held.get(tenant)
         if held is not None and held[0] == content:
             return
         self._take(tenant, content)
-        temporary = self._directory / f"{_PREFIX}{tenant}{_SUFFIX}"
         try:
             with self._lock:
-                write_file(temporary, content)
+                write_file(self._path(tenant), content)
         except OSError:
             _LOG.exception("a snapshot of experiments cannot be written")
 
@@ -138,6 +181,25 @@ class Snapshot:
         active = tuple(Active.of(experiment) for experiment in message.experiments)
         with self._lock:
             self._held[tenant] = (content, active)
+            self._without.pop(tenant, None)
+            self._strangers.pop(tenant, None)
+
+    def _forget(self, tenant: str) -> None:
+        """The tenant has no experiments, or none any more."""
+        now = time.monotonic()
+        with self._lock:
+            without = self._without.setdefault(tenant, _Without(now, now))
+            without.asked_at = now
+            self._strangers.pop(tenant, None)
+            had = self._held.pop(tenant, None)
+        if had is not None:
+            try:
+                self._path(tenant).unlink(missing_ok=True)
+            except OSError:
+                _LOG.exception("a snapshot of experiments cannot be removed")
+
+    def _path(self, tenant: str) -> Path:
+        return self._directory / f"{_PREFIX}{tenant}{_SUFFIX}"
 
 
 def still_active(experiment: resources.Experiment, now: float | None = None) -> bool:

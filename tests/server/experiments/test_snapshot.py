@@ -9,6 +9,7 @@ from engine.experiments.plan import Kind, Role
 from genie.v1 import experiment_pb2 as resources
 from server.cli.serve import _Companion
 from server.config import Settings
+from server.experiments import snapshot as snapshot_module
 from server.experiments.messages import experiment_message
 from server.experiments.process import reserve_address
 from server.experiments.snapshot import Active, Snapshot, still_active
@@ -71,14 +72,86 @@ def test_a_snapshot_survives_a_restart_and_damage(tmp_path: Path) -> None:
     assert snapshot.of("default") is None
     later = experiment("x-0", started_at=START + 5)
     snapshot.update("default", [experiment_message(later), experiment_message(experiment())])
-    snapshot.update("empty", [])
     (tmp_path / "tenant-damaged.experiments").write_bytes(b"\xff\xff\xff")
     again = Snapshot(tmp_path)
     held = again.of("default")
     assert held is not None
     assert [active.experiment_id for active in held] == ["x-1", "x-0"], "the first one started comes first"
-    assert again.of("empty") == ()
     assert again.of("damaged") is None
+
+
+def test_tenants_without_experiments_leave_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "tenant-default.experiments"
+    path.write_bytes(b"")
+    snapshot = Snapshot(tmp_path)
+    assert not path.exists(), "an older Genie wrote it"
+    assert snapshot.of("default") is None
+    snapshot.update("default", [])
+    assert snapshot.of("default") == ()
+    assert not list(tmp_path.iterdir())
+    snapshot.update("default", [experiment_message(experiment())])
+    assert path.exists()
+    assert len(snapshot.of("default") or ()) == 1
+    snapshot.update("default", [])
+    assert snapshot.of("default") == ()
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_anybody_makes_up_keep_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_module, "MOST_STRANGERS", 200)
+    monkeypatch.setattr(snapshot_module, "MOST_WITHOUT", 300)
+    snapshot = Snapshot(tmp_path)
+    schools = [f"school-{number}" for number in range(120)]
+    for name in schools:
+        snapshot.update(name, [experiment_message(experiment())])
+    snapshot.of("quiet")
+    snapshot.update("quiet", [])
+    asked: set[str] = set()
+    for number in range(2_000):
+        snapshot.of(f"made-up-{number}")
+        if number % 10 == 0:
+            some = snapshot.strangers()
+            assert len(some) <= snapshot_module.A_TURN
+            asked |= set(some)
+            for name in some:
+                snapshot.update(name, [])
+        if number % 100 == 99:
+            snapshot.of("quiet")
+            turn = snapshot.turn()
+            assert turn[: len(schools)] == schools, "all that have experiments"
+            assert "quiet" in turn, "and who has been seen again"
+            assert len(turn) <= len(schools) + snapshot_module.A_TURN
+            snapshot.update("quiet", [])
+    assert len(asked) > 1_500
+    assert snapshot.of("quiet") == ()
+    assert snapshot.of("made-up-5") is None, "forgotten"
+    assert len(list(tmp_path.iterdir())) == len(schools)
+    for number in range(5_000):
+        snapshot.of(f"more-{number}")
+    turns = 0
+    while snapshot.strangers():
+        for name in snapshot.strangers():
+            snapshot.update(name, [])
+        turns += 1
+    assert turns <= 4, "no more wait than are taken"
+
+
+def test_tenants_without_experiments_are_asked_about_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_module, "A_TURN", 10)
+    snapshot = Snapshot(tmp_path)
+    for number in range(50):
+        snapshot.update(f"school-{number}", [])
+    asked = []
+    for _ in range(5):
+        turn = snapshot.turn()
+        asked += turn
+        for name in turn:
+            snapshot.update(name, [])
+    assert sorted(asked) == sorted(f"school-{number}" for number in range(50))
 
 
 def test_what_decides_policies() -> None:

@@ -318,7 +318,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         yield Finding("spool", OK, seen)
     if refused:
         advice = f"the log says why; look at them in {directory}, then delete them: they name learners"
-        yield Finding("spool", WARNING, f"{len(refused)} files were refused by the service", advice)
+        yield Finding("spool", WARNING, f"{len(refused)} files of reports were put aside", advice)
 
 
 def _tenants(store: Store, settings: Settings, recount: bool) -> Iterator[Finding]:

@@ -192,7 +192,7 @@ def test_the_doctor_looks_into_experiments(tmp_path: Path) -> None:
     assert code == 0
     assert "experiments of north: 1, of which 1 running" in found["ok"]
     assert any(seen.startswith("spool: 1 files") for seen in found["ok"])
-    assert "spool: 1 files were refused by the service" in found["warning"]
+    assert "spool: 1 files of reports were put aside" in found["warning"]
     (tmp_path / EXPERIMENTS / "format.json").write_text("{")
     code, found = diagnosis(*arguments)
     assert code == 1

@@ -13,6 +13,7 @@ from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2
 from server import errors
 from store.api import IdempotencyKeyReused, Partition, Table, Transaction
+from store.slates import list_slates
 from tests.server.learner_world import Goal, Learner, World, refused, violations
 from tests.server.service_calls import NOW, a_call
 
@@ -254,3 +255,11 @@ def test_deleting_who_is_not_known_leaves_no_trace(world: World) -> None:
     for store in (world.store, world.serving):
         with store.read(Partition("no-school")) as reader:
             assert not any(list(reader.scan(table)) for table in Table)
+
+
+def test_slates_of_calls_answered_together_are_not_older_than_any_of_them(world: World) -> None:
+    asked = [recommendation_service_pb2.RecommendRequest(learner_id=name) for name in ("u-1", "u-2")]
+    world.recommendations.recommend_many(asked, [a_call(now=NOW - 1.0), a_call(now=NOW)])
+    for name in ("u-1", "u-2"):
+        (held,) = list_slates(world.serving, Partition("default", name))
+        assert held.created_at == NOW, "or an erasure between the calls would take what came after it"

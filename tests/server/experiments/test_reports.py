@@ -11,6 +11,8 @@ from engine.experiments.assignment import Assigner
 from genie.v1 import experiment_pb2 as resources
 from genie.v1 import experiment_results_pb2 as results_pb
 from genie.v1 import experiment_service_pb2 as pb
+from server.experiments import intake
+from store.memory_store import MemoryStore
 from tests.server.core import info_of
 from tests.server.experiments.world import Lab, creation, lab
 from tests.server.serving import failure, reason
@@ -257,3 +259,12 @@ def test_creation_is_what_the_issue_writes() -> None:
         "content_based_v1",
         "collaborative_filtering_v2",
     )
+
+
+def test_tenants_that_were_asked_about_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "DIRECTORY_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "MOST_TENANTS", 10)
+    directory = intake.Directory(MemoryStore())
+    for number in range(100):
+        assert directory.of(f"made-up-{number}") == []
+    assert len(directory._held) <= 10

@@ -30,7 +30,6 @@ from store.slate_ring import (
     owner_of,
     slot_key,
     token_of,
-    write_owners,
 )
 from store.slate_values import NewSlates, records_of, value_in
 from store.tallies import tally_slates, utc_day
@@ -197,12 +196,12 @@ def _write(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Sl
 
     def write(bulk: Bulk) -> "list[SlateRecord | StoreError]":
         keys = [(0, owner_of(learner_id)) for learner_id in by_learner]
-        erasures = map(erasure_in, bulk.get_many(Table.ERASED, keys))
+        erasures = list(map(erasure_in, bulk.get_many(Table.ERASED, keys)))
+        held = bulk.get_many(Table.SLATE_OWNER, keys)
         written: list[SlateRecord | StoreError] = list(slates)
         owners = []
-        for number, ((learner_id, places), erased) in enumerate(
-            zip(by_learner.items(), erasures, strict=True), start=1
-        ):
+        for number, (learner_id, places) in enumerate(by_learner.items(), start=1):
+            erased = erasures[number - 1]
             own = [slates[place] for place in places]
             outcome = bulk.alone(number, partial(_keep_all, slates=own, erased=erased))
             if isinstance(outcome, StoreError):
@@ -211,11 +210,9 @@ def _write(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Sl
                 raise outcome
             for place, one in zip(places, outcome, strict=True):
                 written[place] = one
-            if any(slate.created_at > erased for slate in own):
-                owners.append(learner_id)
-        failed = bulk.alone(0, partial(write_owners, learner_ids=owners))
-        if failed is not None:
-            raise failed
+            if held[number - 1] is None and any(slate.created_at > erased for slate in own):
+                owners.append((*keys[number - 1], learner_id.encode()))
+        bulk.put_many(Table.SLATE_OWNER, owners)
         return written
 
     return store.submit_bulk(partitions, write).result()

@@ -252,11 +252,12 @@ def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -
     owners: dict[str, list[str]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     questions: Counter[tuple[str, int]] = Counter()
+    tenants = {tenant: opened(Partition(tenant)) for tenant in {partition.tenant for partition in by_learner}}
     # In the order of their keys, so that a page is looked for once.
     for partition in sorted(by_learner):
         slates = by_learner[partition]
         pairs = [(slate.recommendation_id, slate.value) for slate in slates]
-        erased = erasure_of(opened(Partition(partition.tenant)), partition.learner_id)
+        erased = erasure_of(tenants[partition.tenant], partition.learner_id)
         new, first = take_in(opened(partition), pairs, erased)
         if first:
             owners.setdefault(partition.tenant, []).append(partition.learner_id)
@@ -265,6 +266,6 @@ def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -
                 counts[partition.tenant, slate.day] += 1
                 questions[partition.tenant, slate.day] += slate.questions
     for tenant, learner_ids in owners.items():
-        write_owners(opened(Partition(tenant)), learner_ids)
+        write_owners(tenants[tenant], learner_ids)
     for (tenant, day), slates_made in counts.items():
-        tally_slates(opened(Partition(tenant)), day, slates_made, questions[tenant, day])
+        tally_slates(tenants[tenant], day, slates_made, questions[tenant, day])

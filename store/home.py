@@ -3,6 +3,9 @@
 `format.json` states the format, so that an older Genie refuses a newer store rather than harm it. `open.lock`
 is held while a process opens or closes the store; `use.lock` is held, shared, as long as a process uses it.
 
+Of a store that is never to be lost, `format.json` also says whether it was ever made: then its data file must be
+there. Records of earlier versions do not say it, and were made.
+
 A store that is not synced may be torn by a power cut, which its files cannot show. So `format.json` also says
 in which boot of the machine it is in use, and whether the last user closed it with everything on disk: if
 neither vouches for the files, they are thrown away. Only what may be lost is kept in such a store.
@@ -12,7 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
@@ -34,7 +37,7 @@ def boot_id() -> str:
 
 
 def read_format(directory: Path) -> dict[str, object] | None:
-    """Contents of `format.json`, None when there is none. Raises StoreTooNew, StoreCorrupt."""
+    """Contents of `format.json`, None when there is none. Raises StoreTooNew, StoreCorrupt, StoreUnavailable."""
     path = directory / FORMAT_FILE
     try:
         record = json.loads(path.read_bytes())
@@ -45,6 +48,8 @@ def read_format(directory: Path) -> dict[str, object] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorrupt(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be read: {error}") from error
     if version > FORMAT:
         raise StoreTooNew(
             f"{directory} holds format {version}, this Genie reads up to {FORMAT}; use a newer Genie"
@@ -89,7 +94,26 @@ def in_use(directory: Path) -> bool:
 
 def copied_format() -> bytes:
     """What `format.json` says in a copy whose data files are all on disk."""
-    return json.dumps({"format": FORMAT, "clean": True}).encode()
+    return json.dumps({"format": FORMAT, "clean": True, "created": True}).encode()
+
+
+def is_new(directory: Path, data_file: str) -> bool:
+    """Whether no store was ever made in this directory. Changes nothing. Raises as `read_format`."""
+    record = read_format(directory)
+    if record is None:
+        return not (directory / data_file).exists()
+    return not _was_made(record) and not _holds_bytes(directory / data_file)
+
+
+def _was_made(record: dict[str, object]) -> bool:
+    return record.get("created", True) is not False
+
+
+def _holds_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 class StoreHome:
@@ -101,6 +125,8 @@ class StoreHome:
         self._data_files = data_files
         self._durable = durable
         self._use: int | None = None
+        self._unmade = False
+        """The record says that the store was not made yet."""
 
     @contextmanager
     def opening(self) -> Iterator[None]:
@@ -111,6 +137,7 @@ class StoreHome:
                 self._claim()
                 try:
                     yield
+                    self._note_made()
                 except BaseException:
                     self._release()
                     raise
@@ -133,7 +160,7 @@ class StoreHome:
             if not self._durable and self._alone():
                 sync()
                 close()
-                self._write(clean=True)
+                self._write({"boot": boot_id(), "clean": True})
             else:
                 close()
             self._release()
@@ -143,18 +170,42 @@ class StoreHome:
         try:
             record = self._record()
             alone = self._alone()
-            if record is None and self._durable and (self.directory / self._data_files[0]).exists():
-                raise StoreCorrupt(
-                    f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged"
-                )
+            if self._durable:
+                self._check_data(record)
+                self._unmade = record is None or not _was_made(record)
             if alone and not self._durable and not self._trusted(record):
                 self.discard()
-            if record is None or (alone and not self._durable):
-                self._write(clean=False)
+            if self._durable and record is None:
+                self._write({"created": False})
+            elif not self._durable and (alone or record is None):
+                self._write({"boot": boot_id(), "clean": False})
             fcntl.flock(self._use, fcntl.LOCK_SH)
         except BaseException:
             self._release()
             raise
+
+    def _check_data(self, record: dict[str, object] | None) -> None:
+        """Refuse data without a record, and a record of data that are gone: a new store would hide the loss."""
+        data = self.directory / self._data_files[0]
+        if record is None and data.exists():
+            raise StoreCorrupt(
+                f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged"
+            )
+        if record is not None and _was_made(record) and not _holds_bytes(data):
+            lost = "is empty" if data.exists() else "is missing"
+            raise StoreCorrupt(
+                f"{self.directory} has a {FORMAT_FILE}, but {data.name} {lost}: restore a backup"
+            )
+
+    def _note_made(self) -> None:
+        """Have the record say that the store was made; where that fails, a later opening does it."""
+        if not self._unmade:
+            return
+        with suppress(OSError):
+            with (self.directory / self._data_files[0]).open("rb") as data:
+                os.fsync(data.fileno())
+            self._write({"created": True})
+            self._unmade = False
 
     def _record(self) -> dict[str, object] | None:
         try:
@@ -170,11 +221,8 @@ class StoreHome:
         boot = boot_id()
         return bool(record.get("clean")) or (boot != "" and record.get("boot") == boot)
 
-    def _write(self, *, clean: bool) -> None:
-        record: dict[str, object] = {"format": FORMAT}
-        if not self._durable:
-            record |= {"boot": boot_id(), "clean": clean}
-        write_file(self.directory / FORMAT_FILE, json.dumps(record).encode())
+    def _write(self, marks: dict[str, object]) -> None:
+        write_file(self.directory / FORMAT_FILE, json.dumps({"format": FORMAT, **marks}).encode())
 
     def _alone(self) -> bool:
         """Whether no other process uses the store; this one then holds the lock alone, otherwise shared."""

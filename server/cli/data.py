@@ -21,7 +21,7 @@ from server.data_files import DataFileError
 from server.importing import ImportStopped
 from server.models import ModelError
 from store.api import StoreError, StoreFull, StoreUnavailable
-from store.stores import STATE, Stores, open_stores
+from store.stores import STATE, Stores, is_new, open_stores
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,11 +68,12 @@ def data_settings(config_file: Path | None, data_directory: str | None) -> Setti
 @contextmanager
 def opened(settings: Settings, *, create: bool = False) -> Iterator[Stores]:
     """The stores, while the server may be running; failures end the program with a sentence."""
-    if not create and not (settings.data_directory / STATE).exists():
-        fail(
-            f"there is no store in {settings.data_directory}; start the server, import data, or name another directory"
-        )
     with told():
+        if not create and is_new(settings.data_directory / STATE):
+            fail(
+                f"there is no store in {settings.data_directory}; start the server, import data, or name another "
+                "directory"
+            )
         stores = open_stores(settings.data_directory)
         try:
             yield stores

@@ -235,11 +235,12 @@ def _looked_into(
 ) -> Iterator[Finding]:
     """What `look` finds in a store that can be opened and written, else why it cannot."""
     from store.lmdb_store import LmdbStore
+    from store.stores import is_new
 
-    if not directory.is_dir():
-        yield Finding(about, OK, "not there yet; the first start creates it")
-        return
     try:
+        if is_new(directory):
+            yield Finding(about, OK, "not there yet; the first start creates it")
+            return
         store = LmdbStore(directory)
     except StoreError as error:
         yield Finding(

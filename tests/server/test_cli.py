@@ -169,6 +169,18 @@ def test_the_doctor_on_a_damaged_store_and_model(tmp_path: Path) -> None:
     assert any(problem.startswith("store: ") for problem in found["problem"])
 
 
+def test_the_doctor_and_replay_on_a_store_that_lost_its_data(tmp_path: Path) -> None:
+    fill(tmp_path, "default")
+    (tmp_path / "state" / "data.mdb").unlink()
+    code, found = diagnosis("--port=0", f"--data-directory={tmp_path}")
+    assert code == 1
+    assert any("data.mdb is missing: restore a backup" in problem for problem in found["problem"])
+    replayed = run("replay", f"--data-directory={tmp_path}")
+    assert replayed.exit_code == 1
+    assert "data.mdb is missing" in replayed.stderr
+    assert not (tmp_path / "state" / "data.mdb").exists()
+
+
 def test_the_doctor_looks_into_experiments(tmp_path: Path) -> None:
     held, _, port = reserve_port("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"

@@ -1,0 +1,85 @@
+"""What the files beside a store's data say: lost data, first starts that were killed, who uses it, full disks."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from store import home
+from store.api import StoreCorrupt
+from store.lmdb_store import LmdbStore
+from store.lmdb_store import store as lmdb_store
+from store.stores import is_new
+from tests.store.lmdb_world import get, put
+
+
+def filled(directory: Path, *, durable: bool = True) -> Path:
+    """A directory with a closed store in it."""
+    store = LmdbStore(directory, durable=durable)
+    put(store, b"kept")
+    store.close()
+    return directory
+
+
+def record_of(directory: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((directory / home.FORMAT_FILE).read_text())
+    return found
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("lost", ["missing", "empty"])
+def test_a_store_whose_data_are_lost_is_not_begun_anew(tmp_path: Path, lost: str, earlier: bool) -> None:
+    directory = filled(tmp_path / "s")
+    if earlier:
+        (directory / home.FORMAT_FILE).write_text(json.dumps({"format": 1}))
+    data = directory / "data.mdb"
+    if lost == "missing":
+        data.unlink()
+    else:
+        os.truncate(data, 0)
+    before = sorted(directory.iterdir())
+    assert not is_new(directory)
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match=rf"data\.mdb is {lost}: restore a backup"):
+            LmdbStore(directory)
+    assert sorted(directory.iterdir()) == before
+
+
+def test_shown_slates_whose_file_is_lost_are_begun_anew(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "s", durable=False)
+    (directory / "data.mdb").unlink()
+    store = LmdbStore(directory, durable=False)
+    assert get(store) is None
+    store.close()
+
+
+def test_a_first_start_that_was_killed_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As by a signal, before there is a file."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    assert is_new(tmp_path / "s")
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb_store, "LmdbEnvironment", die)
+        with pytest.raises(Killed):
+            LmdbStore(tmp_path / "s")
+    assert record_of(tmp_path / "s") == {"format": home.FORMAT, "created": False}
+    assert is_new(tmp_path / "s")
+    assert record_of(filled(tmp_path / "s")) == {"format": home.FORMAT, "created": True}
+    assert not is_new(tmp_path / "s")
+    (tmp_path / "s" / home.FORMAT_FILE).write_text(json.dumps({"format": home.FORMAT, "created": False}))
+    LmdbStore(tmp_path / "s").close()
+    assert record_of(tmp_path / "s")["created"] is True
+
+
+def test_a_store_of_an_earlier_version_opens_as_it_is(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "s")
+    (directory / home.FORMAT_FILE).write_text(json.dumps({"format": 1}))
+    store = LmdbStore(directory)
+    assert get(store) == b"kept"
+    store.close()

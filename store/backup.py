@@ -8,12 +8,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from store.api import StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
-from store.home import FORMAT, in_use, read_format, sync_directory, write_file
+from store.home import FORMAT, INCOMING, RESTORING_FILE, in_use, read_format, sync_directory, write_file
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -100,34 +100,69 @@ def verify(directory: Path) -> Manifest:
 
 
 def restore(directory: Path, target: Path, *, force: bool = False) -> Manifest:
-    """Put a backup in place of a store that nobody uses.
+    """Put a backup in place of a store that nobody uses. One that was interrupted is finished by running it again.
 
-    Everything is checked and copied before anything is replaced. Raises StoreError when the target holds
-    something and `force` is not given, StoreUnavailable when it is in use, StoreCorrupt or StoreTooNew for
-    the backup.
+    Everything is checked and copied before anything is replaced; while it is replaced, no store there opens.
+    Raises StoreError when the target holds something and `force` is not given, StoreUnavailable when it is in
+    use, StoreCorrupt or StoreTooNew for the backup.
     """
     manifest = verify(directory)
     names = sorted({Path(file.path).parts[0] for file in manifest.files})
-    held = [name for name in names if (target / name).exists()]
-    if held and not force:
-        raise StoreError(f"{target} already holds {', '.join(held)}")
-    for name in held:
-        if in_use(target / name):
-            raise StoreUnavailable(f"{target / name} is in use: stop the server first")
     try:
+        begun = _begun(target)
+        if not begun <= set(names):
+            raise StoreError(
+                f"an interrupted restore of {', '.join(sorted(begun))} in {target}: "
+                f"{directory} does not hold all of that"
+            )
+        held = [name for name in names if (target / name).exists()]
+        if not force and set(held) - begun:
+            raise StoreError(f"{target} already holds {', '.join(held)}")
+        _check_unused(target, held)
         target.mkdir(parents=True, exist_ok=True)
         for name in names:
-            incoming = target / f"{name}.restoring"
+            incoming = target / (name + INCOMING)
             shutil.rmtree(incoming, ignore_errors=True)
             shutil.copytree(directory / name, incoming, symlinks=True)
             for path in _files(incoming):
                 _sync(path)
-        for name in names:
-            _exchange(target, name)
-        sync_directory(target)
+        _replace(target, names, begun)
     except OSError as error:
         raise StoreUnavailable(f"the backup could not be put in place: {error}") from error
     return manifest
+
+
+def _begun(target: Path) -> set[str]:
+    """What an interrupted restore was about to replace. Empty when there was none."""
+    try:
+        return set(json.loads((target / RESTORING_FILE).read_bytes()))
+    except FileNotFoundError:
+        return set()
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(f"{target / RESTORING_FILE} is damaged: {error}") from error
+
+
+def _check_unused(target: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if in_use(target / name):
+            raise StoreUnavailable(f"{target / name} is in use: stop the server first")
+
+
+def _replace(target: Path, names: Sequence[str], begun: set[str]) -> None:
+    """Exchange all directories. The mark keeps stores there closed until the last one is done, also after a crash."""
+    mark = target / RESTORING_FILE
+    write_file(mark, json.dumps(names).encode())
+    try:
+        _check_unused(target, [name for name in names if (target / name).exists()])
+    except BaseException:
+        if not begun:
+            mark.unlink()
+        raise
+    for name in names:
+        _exchange(target, name)
+    sync_directory(target)
+    mark.unlink()
+    sync_directory(target)
 
 
 def _exchange(target: Path, name: str) -> None:
@@ -135,7 +170,7 @@ def _exchange(target: Path, name: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if (target / name).exists():
         (target / name).rename(old)
-    (target / f"{name}.restoring").rename(target / name)
+    (target / (name + INCOMING)).rename(target / name)
     shutil.rmtree(old, ignore_errors=True)
 
 

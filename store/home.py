@@ -23,6 +23,10 @@ from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
 FORMAT = 1
 """Version of the key layout and directory; entries carry their own versions (store.codec)."""
 FORMAT_FILE = "format.json"
+RESTORING_FILE = "restoring.json"
+"""Beside the directories of stores while a backup takes their place; names those it replaces."""
+INCOMING = ".restoring"
+"""What the copy of a backup's directory is called until it is put in place."""
 USE_LOCK = "use.lock"
 OPEN_LOCK = "open.lock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -92,13 +96,23 @@ def in_use(directory: Path) -> bool:
     return False
 
 
+def check_restored(directory: Path) -> None:
+    """Refuse a store's directory that a restore was to replace and did not. Raises StoreCorrupt."""
+    half = (directory.parent / RESTORING_FILE).exists()
+    if half or (not directory.exists() and directory.with_name(directory.name + INCOMING).exists()):
+        raise StoreCorrupt(
+            f"{directory.parent} is half restored: an interrupted restore, run `genie restore` again"
+        )
+
+
 def copied_format() -> bytes:
     """What `format.json` says in a copy whose data files are all on disk."""
     return json.dumps({"format": FORMAT, "clean": True, "created": True}).encode()
 
 
 def is_new(directory: Path, data_file: str) -> bool:
-    """Whether no store was ever made in this directory. Changes nothing. Raises as `read_format`."""
+    """Whether no store was ever made in this directory. Changes nothing. Raises as opening does."""
+    check_restored(directory)
     record = read_format(directory)
     if record is None:
         return not (directory / data_file).exists()
@@ -132,6 +146,7 @@ class StoreHome:
     def opening(self) -> Iterator[None]:
         """Check and claim the directory; meanwhile no other process can open, close or discard its data."""
         try:
+            check_restored(self.directory)
             self.directory.mkdir(parents=True, exist_ok=True)
             with self._exclusively():
                 self._claim()
@@ -180,6 +195,8 @@ class StoreHome:
             elif not self._durable and (alone or record is None):
                 self._write({"boot": boot_id(), "clean": False})
             fcntl.flock(self._use, fcntl.LOCK_SH)
+            # Once more: a restore that began meanwhile either sees the lock or has left its mark.
+            check_restored(self.directory)
         except BaseException:
             self._release()
             raise

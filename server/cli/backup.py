@@ -15,6 +15,7 @@ from server.data_rows import time_text
 from server.experiments.spool import SPOOL, copy_spool
 from server.models import MODELS
 from store.backup import Manifest, backup
+from store.home import check_restored
 from store.lmdb_store import LmdbStore
 from store.stores import EXPERIMENTS, SERVING, STATE, open_stores
 
@@ -46,6 +47,7 @@ def _parts(place: Path, held: ExitStack) -> dict[str, Callable[[Path], object]]:
     next or, delivered by then, in the service's store that is copied last. What is in both counts once, by its id.
     """
     parts: dict[str, Callable[[Path], object]] = {}
+    check_restored(place / STATE)
     if (place / STATE).exists():
         stores = open_stores(place)
         held.callback(stores.close)

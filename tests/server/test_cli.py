@@ -181,6 +181,20 @@ def test_the_doctor_and_replay_on_a_store_that_lost_its_data(tmp_path: Path) -> 
     assert not (tmp_path / "state" / "data.mdb").exists()
 
 
+def test_the_doctor_and_replay_on_an_interrupted_restore(tmp_path: Path) -> None:
+    fill(tmp_path, "default")
+    (tmp_path / "state").rename(tmp_path / "state.replaced")
+    (tmp_path / "state.restoring").mkdir()
+    code, found = diagnosis("--port=0", f"--data-directory={tmp_path}")
+    assert code == 1
+    assert any("an interrupted restore" in problem for problem in found["problem"])
+    for command in (["replay"], ["backup", str(tmp_path / "copy")]):
+        told = run(*command, f"--data-directory={tmp_path}")
+        assert told.exit_code == 1
+        assert "an interrupted restore" in told.stderr
+    assert not (tmp_path / "state").exists()
+
+
 def test_the_doctor_looks_into_experiments(tmp_path: Path) -> None:
     held, _, port = reserve_port("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"

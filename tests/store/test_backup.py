@@ -16,7 +16,7 @@ from store.api import Partition, StoreCorrupt, StoreError, StoreTooNew, StoreUna
 from store.learners import read_answers
 from store.records import SlateRecord
 from store.replay import replay
-from store.stores import Stores, open_stores
+from store.stores import Stores, is_new, open_stores
 from tests.store.answers_world import made_answers
 
 ANN = Partition("t", "ann")
@@ -94,6 +94,99 @@ def test_restoring_over_a_store_must_be_forced_and_it_must_be_closed(tmp_path: P
     backups.restore(tmp_path / "backup", tmp_path / "target", force=True)
     assert answers_in(tmp_path / "target") == 5
     assert sorted(path.name for path in (tmp_path / "target").iterdir()) == ["serving", "state"]
+
+
+class Killed(BaseException):
+    """As by a signal, between two renames."""
+
+
+@pytest.mark.parametrize("renames", range(4))
+@pytest.mark.parametrize("force", [True, False])
+def test_a_restore_killed_between_renames_is_noticed_and_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool, renames: int
+) -> None:
+    stores = filled(tmp_path / "live", 5)
+    take(stores, tmp_path / "backup")
+    stores.close()
+    target = tmp_path / "target"
+    if force:
+        filled(target, 9).close()
+    done = 0
+    rename = Path.rename
+
+    def counted(path: Path, to: Path) -> Path:
+        nonlocal done
+        if done == min(renames, 3 if force else 1):
+            raise Killed
+        done += 1
+        return rename(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", counted)
+        with pytest.raises(Killed):
+            backups.restore(tmp_path / "backup", target, force=force)
+    before = sorted(target.rglob("*"))
+    for look in (open_stores, lambda path: is_new(path / "state")):
+        with pytest.raises(StoreCorrupt, match="an interrupted restore"):
+            look(target)
+    assert sorted(target.rglob("*")) == before
+    backups.restore(tmp_path / "backup", target, force=force)
+    assert answers_in(target) == 5
+    assert sorted(path.name for path in target.iterdir()) == ["serving", "state"]
+
+
+def test_what_an_earlier_version_left_of_a_restore_is_noticed(tmp_path: Path) -> None:
+    stores = filled(tmp_path / "live", 5)
+    take(stores, tmp_path / "backup")
+    stores.close()
+    target = tmp_path / "target"
+    filled(target, 9).close()
+    (target / "state").rename(target / "state.replaced")
+    shutil.copytree(tmp_path / "backup" / "state", target / "state.restoring")
+    with pytest.raises(StoreCorrupt, match="an interrupted restore"):
+        open_stores(target)
+    assert not (target / "state").exists()
+    backups.restore(tmp_path / "backup", target, force=True)
+    assert answers_in(target) == 5
+    assert sorted(path.name for path in target.iterdir()) == ["serving", "state"]
+
+
+def test_a_store_opened_while_the_backup_was_copied_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = filled(tmp_path / "live", 5)
+    take(stores, tmp_path / "backup")
+    stores.close()
+    target = tmp_path / "target"
+    filled(target, 9).close()
+    opened: list[Stores] = []
+    copy = shutil.copytree
+
+    def open_meanwhile(source: Path, to: Path, *, symlinks: bool) -> Path:
+        if not opened:
+            opened.append(open_stores(target))
+        return copy(source, to, symlinks=symlinks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", open_meanwhile)
+        with pytest.raises(StoreUnavailable, match="in use"):
+            backups.restore(tmp_path / "backup", target, force=True)
+    opened[0].close()
+    assert answers_in(target) == 9
+
+
+def test_an_interrupted_restore_is_not_finished_by_less(tmp_path: Path) -> None:
+    stores = filled(tmp_path / "live", 5)
+    take(stores, tmp_path / "backup")
+    stores.close()
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / home.RESTORING_FILE).write_text('["experiments", "state"]')
+    with pytest.raises(StoreError, match="interrupted restore of experiments, state"):
+        backups.restore(tmp_path / "backup", target, force=True)
+    (target / home.RESTORING_FILE).write_text("{")
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        backups.restore(tmp_path / "backup", target, force=True)
 
 
 def change_manifest(directory: Path, change: Callable[[dict[str, object]], object]) -> None:

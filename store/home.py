@@ -3,6 +3,10 @@
 `format.json` states the format, so that an older Genie refuses a newer store rather than harm it. `open.lock`
 is held while a process opens or closes the store; `use.lock` is held, shared, as long as a process uses it.
 
+Locks are of files, not of names: who finds a deleted lock file made anew is alone with it, and would destroy what the
+others use. So the data file is held too, and `use.lock` says which files the first user found: who comes later and
+finds others is refused.
+
 Of a store that is never to be lost, `format.json` also says whether it was ever made: then its data file must be
 there. Records of earlier versions do not say it, and were made.
 
@@ -22,6 +26,8 @@ from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
 
 FORMAT = 1
 """Version of the key layout and directory; entries carry their own versions (store.codec)."""
+DATA_FILES = ("data.mdb", "lock.mdb")
+"""What holds the data, and what those who use it share."""
 FORMAT_FILE = "format.json"
 RESTORING_FILE = "restoring.json"
 """Beside the directories of stores while a backup takes their place; names those it replaces."""
@@ -82,9 +88,13 @@ def sync_directory(directory: Path) -> None:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether a process has the store in this directory open."""
+    """Whether a process has the store in this directory open. Raises OSError."""
+    return _is_held(directory / USE_LOCK) or _is_held(directory / DATA_FILES[0])
+
+
+def _is_held(path: Path) -> bool:
     try:
-        descriptor = os.open(directory / USE_LOCK, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -94,6 +104,16 @@ def in_use(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _only_holder(descriptor: int) -> bool:
+    """Whether nobody else holds this lock; it is then held alone, otherwise shared."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return False
+    return True
 
 
 def check_restored(directory: Path) -> None:
@@ -110,17 +130,24 @@ def copied_format() -> bytes:
     return json.dumps({"format": FORMAT, "clean": True, "created": True}).encode()
 
 
-def is_new(directory: Path, data_file: str) -> bool:
+def is_new(directory: Path) -> bool:
     """Whether no store was ever made in this directory. Changes nothing. Raises as opening does."""
     check_restored(directory)
     record = read_format(directory)
     if record is None:
-        return not (directory / data_file).exists()
-    return not _was_made(record) and not _holds_bytes(directory / data_file)
+        return not (directory / DATA_FILES[0]).exists()
+    return not _was_made(record) and not _holds_bytes(directory / DATA_FILES[0])
 
 
 def _was_made(record: dict[str, object]) -> bool:
     return record.get("created", True) is not False
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _holds_bytes(path: Path) -> bool:
@@ -133,12 +160,14 @@ def _holds_bytes(path: Path) -> bool:
 class StoreHome:
     """One process's hold on a store directory."""
 
-    def __init__(self, directory: Path, data_files: tuple[str, ...], *, durable: bool) -> None:
-        """Name the directory and the files in it that hold the data; touches nothing yet."""
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        """Name the directory; touches nothing yet."""
         self.directory = directory
-        self._data_files = data_files
         self._durable = durable
         self._use: int | None = None
+        self._data: int | None = None
+        self._first = False
+        """Nobody used the store when it was opened."""
         self._unmade = False
         """The record says that the store was not made yet."""
 
@@ -152,6 +181,7 @@ class StoreHome:
                 self._claim()
                 try:
                     yield
+                    self._hold_data()
                     self._note_made()
                 except BaseException:
                     self._release()
@@ -163,7 +193,7 @@ class StoreHome:
         """Delete the data files if no other process uses them and they may be lost; whether it was done."""
         if self._durable or not self._alone():
             return False
-        for name in self._data_files:
+        for name in DATA_FILES:
             (self.directory / name).unlink(missing_ok=True)
         return True
 
@@ -184,10 +214,14 @@ class StoreHome:
         self._use = os.open(self.directory / USE_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             record = self._record()
-            alone = self._alone()
+            self._first = alone = self._alone()
+            if alone and _is_held(self.directory / DATA_FILES[0]):
+                raise self._deleted_in_use(USE_LOCK)
             if self._durable:
                 self._check_data(record)
                 self._unmade = record is None or not _was_made(record)
+            if not alone:
+                self._check_files()
             if alone and not self._durable and not self._trusted(record):
                 self.discard()
             if self._durable and record is None:
@@ -201,9 +235,37 @@ class StoreHome:
             self._release()
             raise
 
+    def _check_files(self) -> None:
+        """Refuse files that are not those which the others use."""
+        noted: object = None
+        if self._use is not None:
+            with suppress(ValueError):
+                noted = json.loads(os.pread(self._use, 4096, 0))
+        for name, number in noted.items() if isinstance(noted, dict) else ():
+            if _inode(self.directory / name) != number:
+                raise self._deleted_in_use(name)
+
+    def _deleted_in_use(self, name: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.directory / name} was deleted while the store is in use: "
+            "stop everything that uses the store, then start again"
+        )
+
+    def _hold_data(self) -> None:
+        """Hold the data file, and say in `use.lock` which files are used. Nobody can be refused by what is not said."""
+        self._data = os.open(self.directory / DATA_FILES[0], os.O_RDONLY)
+        fcntl.flock(self._data, fcntl.LOCK_SH)
+        if not self._first or self._use is None:
+            return
+        noted = json.dumps({name: _inode(self.directory / name) for name in DATA_FILES}).encode()
+        try:
+            os.ftruncate(self._use, os.pwrite(self._use, noted, 0))
+        except OSError:
+            os.ftruncate(self._use, 0)
+
     def _check_data(self, record: dict[str, object] | None) -> None:
         """Refuse data without a record, and a record of data that are gone: a new store would hide the loss."""
-        data = self.directory / self._data_files[0]
+        data = self.directory / DATA_FILES[0]
         if record is None and data.exists():
             raise StoreCorrupt(
                 f"{self.directory} holds data but no {FORMAT_FILE}: not a Genie store, or damaged"
@@ -219,7 +281,7 @@ class StoreHome:
         if not self._unmade:
             return
         with suppress(OSError):
-            with (self.directory / self._data_files[0]).open("rb") as data:
+            with (self.directory / DATA_FILES[0]).open("rb") as data:
                 os.fsync(data.fileno())
             self._write({"created": True})
             self._unmade = False
@@ -242,20 +304,16 @@ class StoreHome:
         write_file(self.directory / FORMAT_FILE, json.dumps({"format": FORMAT, **marks}).encode())
 
     def _alone(self) -> bool:
-        """Whether no other process uses the store; this one then holds the lock alone, otherwise shared."""
-        if self._use is None:
+        """Whether no other process uses the store; this one then holds its locks alone, otherwise shared."""
+        if self._use is None or not _only_holder(self._use):
             return False
-        try:
-            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(self._use, fcntl.LOCK_SH)
-            return False
-        return True
+        return self._data is None or _only_holder(self._data)
 
     def _release(self) -> None:
-        if self._use is not None:
-            os.close(self._use)
-            self._use = None
+        for descriptor in (self._data, self._use):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._data = self._use = None
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

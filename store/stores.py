@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from store import home
 from store.api import Store
 from store.lmdb_store import LmdbStore
-from store.lmdb_store.environment import DATA_FILES
 from store.memory_store import MemoryStore
 from store.serving_store import ServingStore
 
@@ -48,11 +46,6 @@ def open_stores(
         state.close()
         raise
     return Stores(state, serving)
-
-
-def is_new(directory: Path) -> bool:
-    """Whether no store was ever made in this directory. Changes nothing. Raises StoreCorrupt, StoreTooNew."""
-    return home.is_new(directory, DATA_FILES[0])
 
 
 def memory_stores() -> Stores:

@@ -21,7 +21,8 @@ from server.data_files import DataFileError
 from server.importing import ImportStopped
 from server.models import ModelError
 from store.api import StoreError, StoreFull, StoreUnavailable
-from store.stores import STATE, Stores, is_new, open_stores
+from store.home import is_new
+from store.stores import STATE, Stores, open_stores
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -234,8 +234,8 @@ def _looked_into(
     about: str, directory: Path, look: Callable[[Store], Iterator[Finding]]
 ) -> Iterator[Finding]:
     """What `look` finds in a store that can be opened and written, else why it cannot."""
+    from store.home import is_new
     from store.lmdb_store import LmdbStore
-    from store.stores import is_new
 
     try:
         if is_new(directory):

@@ -12,10 +12,10 @@ from typing import TypeAlias
 import lmdb
 
 from store.api import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from store.home import DATA_FILES
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
-DATA_FILES = ("data.mdb", "lock.mdb")
 MAX_READERS = 1022
 READERS_LEAVE_SECONDS = 30.0
 """How long growing the map waits for open reads before it gives up."""

@@ -33,7 +33,7 @@ from store.api import (
 from store.committer import GroupCommitter, Job
 from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.bulk import run_bulk
-from store.lmdb_store.environment import DATA_FILES, LmdbEnvironment, Txn, translated
+from store.lmdb_store.environment import LmdbEnvironment, Txn, translated
 from store.lmdb_store.group import Culprit, Group, Straight, View, scan
 from store.overlay import erase_everything
 
@@ -93,7 +93,7 @@ class LmdbStore:
         Without `durable`, nothing waits for the disk: a killed process loses nothing, a power cut may lose it
         all. Raises StoreTooNew, StoreCorrupt, StoreUnavailable, StoreFull.
         """
-        self._home = StoreHome(directory, DATA_FILES, durable=durable)
+        self._home = StoreHome(directory, durable=durable)
         self.prefixes: dict[str, bytes] = {}
         """What every key of a tenant begins with, as far as this process has met it."""
         self._groups = 0

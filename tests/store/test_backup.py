@@ -16,7 +16,7 @@ from store.api import Partition, StoreCorrupt, StoreError, StoreTooNew, StoreUna
 from store.learners import read_answers
 from store.records import SlateRecord
 from store.replay import replay
-from store.stores import Stores, is_new, open_stores
+from store.stores import Stores, open_stores
 from tests.store.answers_world import made_answers
 
 ANN = Partition("t", "ann")
@@ -126,7 +126,7 @@ def test_a_restore_killed_between_renames_is_noticed_and_run_again(
         with pytest.raises(Killed):
             backups.restore(tmp_path / "backup", target, force=force)
     before = sorted(target.rglob("*"))
-    for look in (open_stores, lambda path: is_new(path / "state")):
+    for look in (open_stores, lambda path: home.is_new(path / "state")):
         with pytest.raises(StoreCorrupt, match="an interrupted restore"):
             look(target)
     assert sorted(target.rglob("*")) == before

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from store import home
-from store.api import StoreCorrupt
+from store.api import StoreCorrupt, StoreUnavailable
+from store.home import is_new
 from store.lmdb_store import LmdbStore
 from store.lmdb_store import store as lmdb_store
-from store.stores import is_new
-from tests.store.lmdb_world import get, put
+from tests.store.lmdb_world import child, get, line_of, put
 
 
 def filled(directory: Path, *, durable: bool = True) -> Path:
@@ -83,3 +83,41 @@ def test_a_store_of_an_earlier_version_opens_as_it_is(tmp_path: Path) -> None:
     store = LmdbStore(directory)
     assert get(store) == b"kept"
     store.close()
+
+
+@pytest.mark.parametrize("name", ["lock.mdb", "use.lock"])
+@pytest.mark.parametrize("role", ["read_and_wait", "hold_unsynced"])
+def test_who_finds_a_lock_file_deleted_while_others_use_the_store_is_refused(
+    tmp_path: Path, role: str, name: str
+) -> None:
+    durable = role == "read_and_wait"
+    directory = filled(tmp_path / "s", durable=durable)
+    with child(role, directory) as process:
+        line_of(process)
+        (directory / name).unlink()
+        for _ in range(2):
+            assert home.in_use(directory)
+            with pytest.raises(StoreUnavailable, match=f"{name} was deleted while the store is in use"):
+                LmdbStore(directory, durable=durable)
+        if name == "lock.mdb":
+            (directory / name).write_bytes(b"")
+            with pytest.raises(StoreUnavailable, match="deleted while the store is in use"):
+                LmdbStore(directory, durable=durable)
+        process.kill()
+        process.wait()
+    assert not home.in_use(directory)
+    store = LmdbStore(directory, durable=durable)
+    assert get(store) == (b"kept" if durable else b"from a child")
+    with child(role, directory) as process:
+        line_of(process)
+    store.close()
+
+
+def test_a_note_of_earlier_files_or_none_keeps_nobody_out(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "s")
+    for noted in ("", "{", "[1]", '{"lock.mdb": 1, "data.mdb": 2}'):
+        (directory / home.USE_LOCK).write_text(noted)
+        store = LmdbStore(directory)
+        with child("read_and_wait", directory) as process:
+            assert line_of(process) == "reading"
+        store.close()

@@ -15,15 +15,19 @@ in which boot of the machine it is in use, and whether the last user closed it w
 neither vouches for the files, they are thrown away. Only what may be lost is kept in such a store.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from store.api import StoreCorrupt, StoreTooNew, StoreUnavailable
+from store.api import StoreCorrupt, StoreError, StoreFull, StoreTooNew, StoreUnavailable
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when there is no room for a write."""
 FORMAT = 1
 """Version of the key layout and directory; entries carry their own versions (store.codec)."""
 DATA_FILES = ("data.mdb", "lock.mdb")
@@ -36,6 +40,7 @@ INCOMING = ".restoring"
 USE_LOCK = "use.lock"
 OPEN_LOCK = "open.lock"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LOG = logging.getLogger("genie.store")
 
 
 def boot_id() -> str:
@@ -70,12 +75,29 @@ def read_format(directory: Path) -> dict[str, object] | None:
 def write_file(path: Path, content: bytes) -> None:
     """Replace a file so that after a crash it is the old or the new one, whole."""
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    """Change a file, which takes no room where it is there. A power cut may leave it damaged."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        if os.pwrite(descriptor, content, 0) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
@@ -187,7 +209,8 @@ class StoreHome:
                     self._release()
                     raise
         except OSError as error:
-            raise StoreUnavailable(f"{self.directory} cannot be used: {error}") from error
+            kind = StoreFull if error.errno in NO_ROOM else StoreUnavailable
+            raise kind(f"{self.directory} cannot be used: {error}") from error
 
     def discard(self) -> bool:
         """Delete the data files if no other process uses them and they may be lost; whether it was done."""
@@ -198,16 +221,25 @@ class StoreHome:
         return True
 
     def close(self, sync: Callable[[], None], close: Callable[[], None]) -> None:
-        """Let go: `sync` puts unsynced data on disk (needed of the last user only), `close` releases it."""
+        """Let go: `sync` puts unsynced data on disk (needed of the last user only), `close` releases it.
+
+        What may be lost is not worth an error: when the disk refuses, the log says so, and nothing vouches for it.
+        """
         if self._use is None:
             return
-        with self._exclusively():
-            if not self._durable and self._alone():
-                sync()
+        try:
+            with self._exclusively():
+                last = not self._durable and self._alone()
+                if last:
+                    sync()
                 close()
-                self._write({"boot": boot_id(), "clean": True})
-            else:
-                close()
+                if last:
+                    self._note(clean=True)
+        except (OSError, StoreError) as error:
+            facts = {"directory": str(self.directory), "error": str(error)}
+            _LOG.warning("a store was not closed as it should be", extra={"facts": facts})
+            close()
+        finally:
             self._release()
 
     def _claim(self) -> None:
@@ -227,7 +259,7 @@ class StoreHome:
             if self._durable and record is None:
                 self._write({"created": False})
             elif not self._durable and (alone or record is None):
-                self._write({"boot": boot_id(), "clean": False})
+                self._note_unsynced()
             fcntl.flock(self._use, fcntl.LOCK_SH)
             # Once more: a restore that began meanwhile either sees the lock or has left its mark.
             check_restored(self.directory)
@@ -300,8 +332,30 @@ class StoreHome:
         boot = boot_id()
         return bool(record.get("clean")) or (boot != "" and record.get("boot") == boot)
 
+    def _note_unsynced(self) -> None:
+        """Have the record vouch for this boot only. Where that cannot be, there is none: then nothing vouches."""
+        try:
+            self._note(clean=False)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            (self.directory / FORMAT_FILE).unlink(missing_ok=True)
+
+    def _note(self, *, clean: bool) -> None:
+        """Write the record of a store that is not synced. Without room, the one that is there is written over."""
+        marks: dict[str, object] = {"boot": boot_id(), "clean": clean}
+        try:
+            self._write(marks)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _write_over(self.directory / FORMAT_FILE, self._recorded(marks))
+
+    def _recorded(self, marks: dict[str, object]) -> bytes:
+        return json.dumps({"format": FORMAT, **marks}).encode()
+
     def _write(self, marks: dict[str, object]) -> None:
-        write_file(self.directory / FORMAT_FILE, json.dumps({"format": FORMAT, **marks}).encode())
+        write_file(self.directory / FORMAT_FILE, self._recorded(marks))
 
     def _alone(self) -> bool:
         """Whether no other process uses the store; this one then holds its locks alone, otherwise shared."""

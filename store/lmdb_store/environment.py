@@ -1,6 +1,5 @@
 """One LMDB file in this process: opening, growing, who reads, what its errors mean. Knows no keys."""
 
-import errno
 import threading
 import time
 import weakref
@@ -12,7 +11,7 @@ from typing import TypeAlias
 import lmdb
 
 from store.api import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from store.home import DATA_FILES
+from store.home import DATA_FILES, NO_ROOM
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
@@ -25,7 +24,6 @@ MOST_UNWRITTEN_BYTES = 1 << 22
 ENGINE = 0
 """LMDB 0.9, whose files every LMDB tool reads; py-lmdb also bundles 1.0."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
@@ -34,7 +32,7 @@ def translated(error: BaseException) -> StoreError:
     if isinstance(error, StoreError):
         return error
     code = error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", None)
-    if isinstance(error, lmdb.MapFullError) or code in _FULL:
+    if isinstance(error, lmdb.MapFullError) or code in NO_ROOM:
         return StoreFull(f"no room left: {error}")
     if isinstance(error, lmdb.TxnFullError):
         return StoreError(f"one operation changes too much: {error}")
@@ -177,7 +175,10 @@ class LmdbEnvironment:
 
     def sync(self) -> None:
         """Put everything on disk."""
-        self._env.sync(True)
+        try:
+            self._env.sync(True)
+        except lmdb.Error as error:
+            raise translated(error) from error
 
     def close(self) -> None:
         """Release the file. Waits a little for open reads; the late ones fail."""

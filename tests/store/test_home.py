@@ -1,13 +1,15 @@
 """What the files beside a store's data say: lost data, first starts that were killed, who uses it, full disks."""
 
+import errno
 import json
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from store import home
-from store.api import StoreCorrupt, StoreUnavailable
+from store.api import StoreCorrupt, StoreFull, StoreUnavailable
 from store.home import is_new
 from store.lmdb_store import LmdbStore
 from store.lmdb_store import store as lmdb_store
@@ -121,3 +123,64 @@ def test_a_note_of_earlier_files_or_none_keeps_nobody_out(tmp_path: Path) -> Non
         with child("read_and_wait", directory) as process:
             assert line_of(process) == "reading"
         store.close()
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("files_can_be_changed", [True, False])
+def test_a_full_disk_keeps_no_store_closed_that_is_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    files_can_be_changed: bool,
+) -> None:
+    for name, durable in (("state", True), ("serving", False)):
+        filled(tmp_path / name, durable=durable)
+    with monkeypatch.context() as patch:
+        patch.setattr(home, "write_file", no_room)
+        if not files_can_be_changed:
+            patch.setattr(home, "_write_over", no_room)
+        for name, durable in (("state", True), ("serving", False)):
+            store = LmdbStore(tmp_path / name, durable=durable)
+            assert get(store) == b"kept"
+            record = tmp_path / name / home.FORMAT_FILE
+            assert record.exists() == (durable or files_can_be_changed)
+            assert not durable or record_of(tmp_path / name)["created"]
+            assert durable or not record.exists() or not record_of(tmp_path / name)["clean"]
+            with caplog.at_level(logging.WARNING, "genie.store"):
+                store.close()
+            told = [one.getMessage() for one in caplog.records]
+            assert ("a store was not closed as it should be" in told) == (
+                not durable and not files_can_be_changed
+            )
+            assert not home.in_use(tmp_path / name)
+        with pytest.raises(StoreFull, match="No space left"):
+            LmdbStore(tmp_path / "new")
+    store = LmdbStore(tmp_path / "serving", durable=False)
+    assert get(store) == (b"kept" if files_can_be_changed else None)
+    store.close()
+
+
+def test_a_record_is_written_over_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = filled(tmp_path / "s", durable=False)
+    monkeypatch.setattr(home, "write_file", no_room)
+    store = LmdbStore(directory, durable=False)
+    assert record_of(directory)["clean"] is False
+    store.close()
+    assert record_of(directory)["clean"] is True
+
+
+def test_a_store_that_cannot_be_synced_is_let_go_and_not_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LmdbStore(tmp_path / "s", durable=False)
+    put(store, b"kept")
+    monkeypatch.setattr(store.environment, "sync", no_room)
+    store.close()
+    assert record_of(tmp_path / "s")["clean"] is False
+    assert not home.in_use(tmp_path / "s")
+    again = LmdbStore(tmp_path / "s", durable=False)
+    assert get(again) == b"kept"
+    again.close()

@@ -247,7 +247,7 @@ class Store(Protocol):
         ...
 
     def check_writable(self) -> None:
-        """Prove that a write would succeed now. Raises StoreError when it would not."""
+        """Prove that a write would succeed now. Raises StoreError when it, or most of the last ones, would not."""
         ...
 
     def backup(self, directory: Path) -> int:

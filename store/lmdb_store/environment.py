@@ -1,5 +1,6 @@
 """One LMDB file in this process: opening, growing, who reads, what its errors mean. Knows no keys."""
 
+import errno
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ import lmdb
 
 from store.api import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from store.home import DATA_FILES, NO_ROOM
+from store.lmdb_store.room import is_full
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
@@ -27,12 +29,16 @@ ENGINE = 0
 _DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
-def translated(error: BaseException) -> StoreError:
-    """The contract's error for one of LMDB's or the system's."""
+def translated(error: BaseException, directory: Path | None = None) -> StoreError:
+    """The contract's error for one of LMDB's or the system's. For writes, with the directory that they went to.
+
+    When the disk takes only a part of a write, LMDB tells of an input/output error.
+    """
     if isinstance(error, StoreError):
         return error
     code = error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", None)
-    if isinstance(error, lmdb.MapFullError) or code in NO_ROOM:
+    cut_short = code == errno.EIO and directory is not None and is_full(directory)
+    if isinstance(error, lmdb.MapFullError) or code in NO_ROOM or cut_short:
         return StoreFull(f"no room left: {error}")
     if isinstance(error, lmdb.TxnFullError):
         return StoreError(f"one operation changes too much: {error}")
@@ -206,7 +212,7 @@ class LmdbEnvironment:
             env.reader_check()
             self._check_whole(env)
         except (lmdb.Error, OSError) as error:
-            raise translated(error) from error
+            raise translated(error, self._directory) from error
         return env
 
     def _check_whole(self, env: lmdb.Environment) -> None:

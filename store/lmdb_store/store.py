@@ -25,6 +25,7 @@ from store.api import (
     Partition,
     StoreCorrupt,
     StoreError,
+    StoreFull,
     StoreStatistics,
     StoreUnavailable,
     Table,
@@ -35,6 +36,7 @@ from store.home import FORMAT_FILE, StoreHome, copied_format, sync_directory
 from store.lmdb_store.bulk import run_bulk
 from store.lmdb_store.environment import LmdbEnvironment, Txn, translated
 from store.lmdb_store.group import Culprit, Group, Straight, View, scan
+from store.lmdb_store.room import Room
 from store.overlay import erase_everything
 
 T = TypeVar("T")
@@ -96,6 +98,7 @@ class LmdbStore:
         self._home = StoreHome(directory, durable=durable)
         self.prefixes: dict[str, bytes] = {}
         """What every key of a tenant begins with, as far as this process has met it."""
+        self._room = Room(directory)
         self._groups = 0
         self._operations = 0
         self._commit_seconds = 0.0
@@ -172,7 +175,7 @@ class LmdbStore:
         try:
             self.environment.write(run)
         except (lmdb.Error, OSError) as error:
-            raise translated(error) from error
+            raise translated(error, self._home.directory) from error
         self.prefixes |= created
 
     def learners(self, tenant: str, table: Table, *, after: str = "", limit: int) -> list[str]:
@@ -203,11 +206,12 @@ class LmdbStore:
         return self.update(partition, erase_everything)
 
     def check_writable(self) -> None:
-        """Commit a probe, and wait for it a few seconds at most."""
+        """Commit a probe, and wait for it a few seconds at most; full is also what refused most of the last writes."""
         try:
             self._submit(None, _probe).result(timeout=PROBE_SECONDS)
         except FutureTimeout as error:
             raise StoreUnavailable(f"no commit within {PROBE_SECONDS:g} s") from error
+        self._room.check()
 
     def backup(self, directory: Path) -> int:
         """Write a compacted copy into a new or empty directory; bytes written. Map growth waits for it."""
@@ -314,7 +318,8 @@ class LmdbStore:
                     self._commit([job])
             return
         except (lmdb.Error, StoreError, OSError) as error:
-            failure = translated(error)
+            failure = translated(error, self._home.directory)
+            self._room.refused += len(jobs) == 1 and isinstance(failure, StoreFull)
             if self._watcher is not None:
                 self._watcher(len(jobs), time.perf_counter() - started, True)
             for job in jobs:
@@ -324,6 +329,8 @@ class LmdbStore:
                     self._commit([job])
             return
         self.prefixes |= created
+        if jobs[0].operation is not _probe:
+            self._room.committed += len(jobs)
         seconds = time.perf_counter() - started
         self._commit_seconds += seconds
         if self._watcher is not None:

@@ -161,6 +161,24 @@ def is_new(directory: Path) -> bool:
     return not _was_made(record) and not _holds_bytes(directory / DATA_FILES[0])
 
 
+def is_vouched_for(directory: Path) -> bool:
+    """Whether the files of a store that is not synced may be trusted, by its record. Raises as opening does."""
+    check_restored(directory)
+    if not (directory / DATA_FILES[0]).exists():
+        return True
+    try:
+        return _vouches(read_format(directory))
+    except StoreCorrupt:
+        return False
+
+
+def _vouches(record: dict[str, object] | None) -> bool:
+    if record is None:
+        return False
+    boot = boot_id()
+    return bool(record.get("clean")) or (boot != "" and record.get("boot") == boot)
+
+
 def _was_made(record: dict[str, object]) -> bool:
     return record.get("created", True) is not False
 
@@ -254,11 +272,11 @@ class StoreHome:
                 self._unmade = record is None or not _was_made(record)
             if not alone:
                 self._check_files()
-            if alone and not self._durable and not self._trusted(record):
+            if alone and not self._durable and not _vouches(record):
                 self.discard()
             if self._durable and record is None:
                 self._write({"created": False})
-            elif not self._durable and (alone or record is None):
+            elif not self._durable and (alone or record is None or record.get("clean")):
                 self._note_unsynced()
             fcntl.flock(self._use, fcntl.LOCK_SH)
             # Once more: a restore that began meanwhile either sees the lock or has left its mark.
@@ -325,12 +343,6 @@ class StoreHome:
             if self._durable:
                 raise
             return None
-
-    def _trusted(self, record: dict[str, object] | None) -> bool:
-        if record is None:
-            return False
-        boot = boot_id()
-        return bool(record.get("clean")) or (boot != "" and record.get("boot") == boot)
 
     def _note_unsynced(self) -> None:
         """Have the record vouch for this boot only. Where that cannot be, there is none: then nothing vouches."""

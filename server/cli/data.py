@@ -70,16 +70,21 @@ def data_settings(config_file: Path | None, data_directory: str | None) -> Setti
 def opened(settings: Settings, *, create: bool = False) -> Iterator[Stores]:
     """The stores, while the server may be running; failures end the program with a sentence."""
     with told():
-        if not create and is_new(settings.data_directory / STATE):
-            fail(
-                f"there is no store in {settings.data_directory}; start the server, import data, or name another "
-                "directory"
-            )
+        if not create:
+            check_there(settings)
         stores = open_stores(settings.data_directory)
         try:
             yield stores
         finally:
             stores.close()
+
+
+def check_there(settings: Settings) -> None:
+    """Exit where there is no store yet. Raises StoreError."""
+    if is_new(settings.data_directory / STATE):
+        fail(
+            f"there is no store in {settings.data_directory}; start the server, import data, or name another directory"
+        )
 
 
 @contextmanager

@@ -9,39 +9,24 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from server.cli.doctor_stores import looked_into, running, stored
+from server.cli.finding import FULL_SHARE, OK, PROBLEM, WARNING, Finding
 from server.cli.settings import settings_options, texts
 from server.config import ConfigurationError, Settings, load
 from server.workers import reserve_port
-from store.api import Partition, Store, StoreCorrupt, StoreError
-from store.catalogs import read_counts
-
-OK: Literal["ok"] = "ok"
-WARNING: Literal["warning"] = "warning"
-PROBLEM: Literal["problem"] = "problem"
 
 _LIBRARIES = ("grpcio", "protobuf", "numpy", "scipy", "numba", "faiss-cpu", "lmdb", "implicit", "msgspec")
 _FREE_BYTES_WANTED = 1 << 30
 _FREE_BYTES_NEEDED = 64 << 20
 _FILES_WANTED = 4_096
-_FULL_SHARE = 0.8
 _COLOURS = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
-
-
-class Finding(NamedTuple):
-    """What one look at one thing showed."""
-
-    about: str
-    state: Literal["ok", "warning", "problem"]
-    seen: str
-    advice: str = ""
-    """What to do; empty when all is well."""
 
 
 @click.command(name="doctor")
@@ -84,7 +69,7 @@ def _examine(config_file: Path | None, options: dict[str, Any], *, recount: bool
         _port,
         _tls,
         _disk,
-        partial(_stored, recount=recount),
+        partial(stored, recount=recount),
         _experiments,
         _spool,
     )
@@ -218,58 +203,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("data directory", OK, seen)
 
 
-def _stored(settings: Settings, *, recount: bool) -> Iterator[Finding]:
-    if settings.store == "memory":
-        yield Finding(
-            "store", WARNING, "in memory: forgotten when the server stops", "set store to lmdb to keep it"
-        )
-        return
-    from store.stores import STATE
-
-    look = partial(_tenants, settings=settings, recount=recount)
-    yield from _looked_into("store", settings.data_directory / STATE, look)
-
-
-def _looked_into(
-    about: str, directory: Path, look: Callable[[Store], Iterator[Finding]]
-) -> Iterator[Finding]:
-    """What `look` finds in a store that can be opened and written, else why it cannot."""
-    from store.home import is_new
-    from store.lmdb_store import LmdbStore
-
-    try:
-        if is_new(directory):
-            yield Finding(about, OK, "not there yet; the first start creates it")
-            return
-        store = LmdbStore(directory)
-    except StoreError as error:
-        yield Finding(
-            about, PROBLEM, str(error), "see docs/operations.md, or restore a backup: `genie restore`"
-        )
-        return
-    try:
-        store.check_writable()
-        yield _room(about, store)
-        yield from look(store)
-    except StoreCorrupt as error:
-        yield Finding(about, PROBLEM, str(error), "restore a backup: `genie restore`")
-    except StoreError as error:
-        yield Finding(about, PROBLEM, str(error), "make room or repair the disk; nothing can be recorded now")
-    finally:
-        store.close()
-
-
-def _room(about: str, store: Store) -> Finding:
-    found = store.statistics()
-    used, most = found.used_bytes, found.max_bytes
-    seen = (
-        f"{found.entries} entries, {used / 2**20:.1f} MiB of at most {most / 2**30:.0f} GiB, can be written"
-    )
-    if used > _FULL_SHARE * most:
-        return Finding(about, WARNING, seen, "it is nearly full: raise its limit or erase learners")
-    return Finding(about, OK, seen)
-
-
 def _experiments(settings: Settings) -> Iterator[Finding]:
     if settings.experiments == "off":
         yield Finding("experiments", OK, "off: nothing is assigned or reported")
@@ -291,17 +224,7 @@ def _experiments(settings: Settings) -> Iterator[Finding]:
     if settings.experiments == "alongside" and settings.store != "memory":
         from store.stores import EXPERIMENTS
 
-        yield from _looked_into("experiment store", settings.data_directory / EXPERIMENTS, _running)
-
-
-def _running(store: Store) -> Iterator[Finding]:
-    from store.experiments import RUNNING, list_experiments
-
-    for tenant in store.tenants():
-        states = [record.state for record in list_experiments(store, tenant)]
-        yield Finding(
-            f"experiments of {tenant}", OK, f"{len(states)}, of which {states.count(RUNNING)} running"
-        )
+        yield from looked_into("experiment store", settings.data_directory / EXPERIMENTS, running)
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
@@ -312,7 +235,7 @@ def _spool(settings: Settings) -> Iterator[Finding]:
     refused = [path.name for path in directory.glob(f"*{REFUSED_SUFFIX}")]
     size = sum(found.st_size for found in waiting)
     seen = f"{len(waiting)} files, {size / 2**20:.1f} MiB wait for the experiment service"
-    if size > _FULL_SHARE * MOST_SPOOL_BYTES:
+    if size > FULL_SHARE * MOST_SPOOL_BYTES:
         advice = "start the service: at 1 GiB reports are dropped"
         yield Finding("spool", WARNING, seen, advice)
     else:
@@ -320,50 +243,6 @@ def _spool(settings: Settings) -> Iterator[Finding]:
     if refused:
         advice = f"the log says why; look at them in {directory}, then delete them: they name learners"
         yield Finding("spool", WARNING, f"{len(refused)} files of reports were put aside", advice)
-
-
-def _tenants(store: Store, settings: Settings, recount: bool) -> Iterator[Finding]:
-    tenants = store.tenants()
-    for tenant in tenants:
-        with store.read(Partition(tenant)) as reader:
-            counts = read_counts(reader)
-        seen = f"{counts.concepts} concepts, {counts.questions} questions"
-        if counts.questions:
-            yield Finding(f"catalogue of {tenant}", OK, seen)
-        else:
-            yield Finding(f"catalogue of {tenant}", WARNING, seen, "import one: `genie import`")
-        yield _model(settings, tenant)
-        if recount:
-            yield _counts(store, tenant)
-    if not tenants:
-        yield Finding("catalogue", WARNING, "the store is empty", "import a catalogue: `genie import`")
-
-
-def _counts(store: Store, tenant: str) -> Finding:
-    from store.recount import recount
-
-    about, found = f"counts of {tenant}", recount(store, tenant)
-    if found.agrees:
-        return Finding(about, OK, f"{found.learners} learners recounted: every count is what the log holds")
-    wrong = sum(map(len, found.differing.values())) + int(found.sums_differ)
-    return Finding(about, WARNING, f"{wrong} counts differ from what the log holds", "`genie replay --write`")
-
-
-def _model(settings: Settings, tenant: str) -> Finding:
-    from server.models import ModelDirectory, ModelError
-
-    about = f"model of {tenant}"
-    models = ModelDirectory(settings.data_directory, tenant)
-    try:
-        version = models.current()
-        if version is None:
-            return Finding(
-                about, OK, "none trained yet: documented priors are used; `genie train` learns one"
-            )
-        models.open(version, verify=True)
-    except ModelError as error:
-        return Finding(about, PROBLEM, str(error), "train again: `genie train`")
-    return Finding(about, OK, f"{version}, every file is what its manifest says")
 
 
 def _show(findings: list[Finding]) -> None:

@@ -1,14 +1,26 @@
 """`genie replay`: what is derived (records, counts) worked out anew from the log, and compared. Knows no record."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
 import numpy as np
 
-from server.cli.data import CONSOLE, EXIT_PROBLEM, data_options, data_settings, opened, print_json
+from server.cli.apart import apart
+from server.cli.data import (
+    CONSOLE,
+    EXIT_PROBLEM,
+    check_there,
+    data_options,
+    data_settings,
+    print_json,
+    told,
+)
+from store.api import StoreError
 from store.recount import RecountReport, recount
 from store.replay import LISTED, ReplayReport, replay
+from store.stores import open_stores
 from store.tallies import tally_name
 
 
@@ -35,17 +47,16 @@ def command(
     metrics. The server may be running. Exit code 1: something differs (with --write: differed, and was put right).
     """
     settings = data_settings(config_file, data_directory)
-    reports: dict[str, ReplayReport] = {}
-    recounts: dict[str, RecountReport] = {}
-    with opened(settings) as stores, CONSOLE.status("") as status:
-        for name in stores.state.tenants() if all_tenants else [tenant]:
-
-            def show(report: ReplayReport, name: str = name) -> None:
-                status.update(f"{name}: {report.learners:,} learners, {report.answers:,} answers")
-
-            reports[name] = replay(stores.state, name, write=not verify, progress=show)
-            status.update(f"{name}: counting")
-            recounts[name] = recount(stores.state, name, write=not verify)
+    with told():
+        check_there(settings)
+        try:
+            reports, recounts = apart(
+                _replayed, settings.data_directory, None if all_tenants else tenant, not verify
+            )
+        except StoreError as error:
+            if as_json:
+                print_json({"written": not verify, "error": str(error)})
+            raise
     if as_json:
         print_json({"written": not verify, "tenants": reports, "counts": recounts})
     else:
@@ -54,6 +65,24 @@ def command(
             _tell_counts(name, recounts[name], verify=verify)
     if any(report.differing for report in reports.values()) or not all(r.agrees for r in recounts.values()):
         sys.exit(EXIT_PROBLEM)
+
+
+def _replayed(
+    directory: Path, tenant: str | None, write: bool
+) -> tuple[dict[str, ReplayReport], dict[str, RecountReport]]:
+    """What was found by tenant, of one or of all."""
+    reports: dict[str, ReplayReport] = {}
+    recounts: dict[str, RecountReport] = {}
+    with closing(open_stores(directory)) as stores, CONSOLE.status("") as status:
+        for name in stores.state.tenants() if tenant is None else [tenant]:
+
+            def show(report: ReplayReport, name: str = name) -> None:
+                status.update(f"{name}: {report.learners:,} learners, {report.answers:,} answers")
+
+            reports[name] = replay(stores.state, name, write=write, progress=show)
+            status.update(f"{name}: counting")
+            recounts[name] = recount(stores.state, name, write=write)
+    return reports, recounts
 
 
 def _tell(tenant: str, report: ReplayReport, *, verify: bool) -> None:

@@ -1,6 +1,7 @@
 """The command line: help without weight, settings as options, and what the doctor finds."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,49 @@ def test_the_doctor_and_replay_on_an_interrupted_restore(tmp_path: Path) -> None
         assert told.exit_code == 1
         assert "an interrupted restore" in told.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_the_doctor_and_replay_outlive_a_file_that_was_cut_a_little(tmp_path: Path) -> None:
+    stores = open_stores(tmp_path)
+    for number in range(40):
+        learner = Partition("default", f"learner-{number:02d}")
+        profile = LearnerProfile(learner.learner_id, "x" * 3_000, created_at=SECONDS_A_DAY * 20_000.0)
+        stores.state.update(learner, lambda tx, profile=profile: create_profile(tx, profile))  # type: ignore[misc]
+    stores.close()
+    data = tmp_path / "state" / "data.mdb"
+    # The two pages at the front, which say what there is; all others are missing.
+    os.truncate(data, 8_192)
+    code, found = diagnosis("--port=0", f"--data-directory={tmp_path}")
+    assert code == 1
+    assert any(seen.startswith("store: the store's file is damaged") for seen in found["problem"])
+    assert any(seen.startswith("serving store: ") for seen in found["ok"])
+    replayed = run("replay", "--json", f"--data-directory={tmp_path}")
+    assert replayed.exit_code == 1
+    assert "the store's file is damaged" in replayed.stderr
+    assert "the store's file is damaged" in json.loads(replayed.stdout)["error"]
+
+
+def test_the_doctor_on_the_store_of_shown_recommendations(tmp_path: Path) -> None:
+    arguments = ("--port=0", f"--data-directory={tmp_path}")
+    fill(tmp_path, "default")
+    serving = tmp_path / "serving"
+    before = {path.name: path.read_bytes() for path in serving.iterdir() if "mdb" not in path.name}
+    code, found = diagnosis(*arguments)
+    assert code == 0
+    assert any(seen.startswith("serving store: ") and "can be written" in seen for seen in found["ok"])
+    after = {path.name: path.read_bytes() for path in serving.iterdir() if "mdb" not in path.name}
+    assert after.keys() == before.keys()
+    assert after["format.json"] == before["format.json"]
+    (serving / "data.mdb").write_bytes(b"something else" * 1_000)
+    kept = (serving / "data.mdb").read_bytes()
+    code, found = diagnosis(*arguments)
+    assert code == 0
+    assert any(seen.startswith("serving store: ") for seen in found["warning"])
+    (serving / "format.json").write_text("{")
+    code, found = diagnosis(*arguments)
+    assert code == 0
+    assert "serving store: nothing says that its file is whole" in found["warning"]
+    assert (serving / "data.mdb").read_bytes() == kept
 
 
 def test_the_doctor_looks_into_experiments(tmp_path: Path) -> None:

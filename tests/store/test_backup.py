@@ -175,6 +175,16 @@ def test_a_store_opened_while_the_backup_was_copied_is_left_alone(
     assert answers_in(target) == 9
 
 
+def test_a_place_that_cannot_be_looked_into_is_an_error_of_the_store(tmp_path: Path) -> None:
+    stores = filled(tmp_path / "live", 5)
+    take(stores, tmp_path / "backup")
+    stores.close()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "state").write_text("no directory")
+    with pytest.raises(StoreUnavailable, match="could not be put in place"):
+        backups.restore(tmp_path / "backup", tmp_path / "target", force=True)
+
+
 def test_an_interrupted_restore_is_not_finished_by_less(tmp_path: Path) -> None:
     stores = filled(tmp_path / "live", 5)
     take(stores, tmp_path / "backup")

@@ -184,3 +184,17 @@ def test_a_store_that_cannot_be_synced_is_let_go_and_not_vouched_for(
     again = LmdbStore(tmp_path / "s", durable=False)
     assert get(again) == b"kept"
     again.close()
+
+
+def test_a_store_that_is_used_unsynced_says_so_whoever_looked_first(tmp_path: Path) -> None:
+    directory = filled(tmp_path / "s", durable=False)
+    assert home.is_vouched_for(directory)
+    with child("read_and_wait", directory) as process:
+        assert line_of(process) == "reading"
+        assert record_of(directory)["clean"] is True
+        store = LmdbStore(directory, durable=False)
+        assert record_of(directory)["clean"] is False
+        process.kill()
+        process.wait()
+        store.close()
+    assert record_of(directory)["clean"] is True

@@ -260,6 +260,16 @@ class StoreHome:
         finally:
             self._release()
 
+    def check_files(self) -> None:
+        """Refuse files that are not those which the first user found. Raises StoreUnavailable."""
+        noted: object = None
+        if self._use is not None:
+            with suppress(ValueError):
+                noted = json.loads(os.pread(self._use, 4096, 0))
+        for name, number in noted.items() if isinstance(noted, dict) else ():
+            if _inode(self.directory / name) != number:
+                raise self._deleted_in_use(name)
+
     def _claim(self) -> None:
         self._use = os.open(self.directory / USE_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -271,7 +281,7 @@ class StoreHome:
                 self._check_data(record)
                 self._unmade = record is None or not _was_made(record)
             if not alone:
-                self._check_files()
+                self.check_files()
             if alone and not self._durable and not _vouches(record):
                 self.discard()
             if self._durable and record is None:
@@ -284,16 +294,6 @@ class StoreHome:
         except BaseException:
             self._release()
             raise
-
-    def _check_files(self) -> None:
-        """Refuse files that are not those which the others use."""
-        noted: object = None
-        if self._use is not None:
-            with suppress(ValueError):
-                noted = json.loads(os.pread(self._use, 4096, 0))
-        for name, number in noted.items() if isinstance(noted, dict) else ():
-            if _inode(self.directory / name) != number:
-                raise self._deleted_in_use(name)
 
     def _deleted_in_use(self, name: str) -> StoreUnavailable:
         return StoreUnavailable(

@@ -80,11 +80,20 @@ class _Local(threading.local):
 class LmdbEnvironment:
     """An open file. Replacing its map needs every read of this process closed: a gate sees to that."""
 
-    def __init__(self, directory: Path, *, durable: bool, map_bytes: int, max_bytes: int) -> None:
-        """Open or create. Raises StoreCorrupt, StoreUnavailable, StoreFull."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durable: bool,
+        map_bytes: int,
+        max_bytes: int,
+        check_files: Callable[[], None],
+    ) -> None:
+        """Open or create; `check_files` refuses to open again. Raises StoreCorrupt, StoreUnavailable, StoreFull."""
         self.max_bytes = max_bytes
         self._directory = directory
         self._durable = durable
+        self._check_files = check_files
         self._map_bytes = _whole_pages(min(map_bytes, max_bytes))
         self._readings: weakref.WeakSet[Reading] = weakref.WeakSet()
         self._readings_lock = threading.Lock()
@@ -286,6 +295,7 @@ class LmdbEnvironment:
     def _reopen(self) -> None:
         """LMDB refuses everything after a failed write of its root page; opening anew clears that."""
         with self._write_lock, self._no_readers(insist=True):
+            self._check_files()
             self._env.close()
             self._env = self._open()
 

@@ -103,17 +103,15 @@ class LmdbStore:
         self._operations = 0
         self._commit_seconds = 0.0
         self._watcher: CommitWatcher | None = None
+        sizes = {"map_bytes": map_bytes, "max_bytes": max_bytes}
+        check = self._home.check_files
         with self._home.opening():
             try:
-                self.environment = LmdbEnvironment(
-                    directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes
-                )
+                self.environment = LmdbEnvironment(directory, durable=durable, **sizes, check_files=check)
             except (StoreCorrupt, StoreUnavailable):
                 if not self._home.discard():
                     raise
-                self.environment = LmdbEnvironment(
-                    directory, durable=durable, map_bytes=map_bytes, max_bytes=max_bytes
-                )
+                self.environment = LmdbEnvironment(directory, durable=durable, **sizes, check_files=check)
         self._committer = GroupCommitter(self._commit, max_group) if durable else None
         self._closed = False
         own = weakref.ref(self)

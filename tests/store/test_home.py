@@ -115,6 +115,19 @@ def test_who_finds_a_lock_file_deleted_while_others_use_the_store_is_refused(
     store.close()
 
 
+def test_a_store_is_not_opened_again_when_its_lock_file_was_deleted(tmp_path: Path) -> None:
+    store = LmdbStore(filled(tmp_path / "s"))
+    with child("read_and_wait", tmp_path / "s") as process:
+        line_of(process)
+        store.environment._reopen()
+        (tmp_path / "s" / "lock.mdb").unlink()
+        with pytest.raises(StoreUnavailable, match="deleted while the store is in use"):
+            store.environment._reopen()
+        assert not (tmp_path / "s" / "lock.mdb").exists()
+        assert get(store) == b"kept"
+    store.close()
+
+
 def test_a_note_of_earlier_files_or_none_keeps_nobody_out(tmp_path: Path) -> None:
     directory = filled(tmp_path / "s")
     for noted in ("", "{", "[1]", '{"lock.mdb": 1, "data.mdb": 2}'):

@@ -91,7 +91,7 @@ class StoreFull(StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """Bytes that no version of the codec understands."""
+    """Bytes that no version of the codec understands, or data that are gone or half restored."""
 
 
 class StoreTooNew(StoreError):

@@ -2,7 +2,8 @@
 
 A board is a file that its process maps and writes in place, so that what was counted outlives a kill. Its process
 holds a lock on it; a board whose lock is free belongs to a dead one. Readers add up all boards; now and then one of
-them folds the dead ones into `retired.json`, so that sums never fall and files do not pile up.
+them folds the dead ones into `retired.json`, so that sums never fall and files do not pile up. Nothing is synced: a
+board that a power cut has torn counts for nothing, and is removed as any dead one.
 
 Layout, in cells of 8 bytes: magic, series published, cells they take, then the series one after another: bytes of the
 key, numbers, slices, whether they are added up, the key (padded), the numbers (float64), and for each slice its period
@@ -16,7 +17,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,11 +104,13 @@ class Board:
 
     def read(self) -> "list[Series]":
         """What was counted."""
-        return _series(bytes(self._bytes[: self._end * _CELL]))
+        return _series(bytes(self._bytes[: self._end * _CELL])) or []
 
     def close(self) -> None:
         """Give up the lock: the board is folded by the next reader. What is counted later may be lost."""
         if self._descriptor >= 0:
+            # The map holds the file too, and would keep the lock.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -167,21 +170,21 @@ class Boards:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._told: set[tuple[str, str]] = set()
 
     def read(self, *, now: float, seconds: float) -> Reading:
-        """Add up all boards there are, dead ones included, and fold the dead ones when nobody else is about to."""
+        """Add up all boards there are, dead ones included, and fold the dead ones when nobody else is about to.
+
+        Raises OSError when the directory cannot be used.
+        """
         reading = Reading()
-        dead: list[Path] = []
+        dead = False
         with self._locked(fcntl.LOCK_SH):
             folded, retired = self._retired()
             for key, values in retired.items():
                 _add(reading.totals, key, values)
             newest: dict[str, str] = {}
-            for path in sorted(self._directory.glob(f"*{SUFFIX}")):
-                if path.name in folded:
-                    dead.append(path)
-                    continue
-                board, alive = _open(path)
+            for path, board, alive in self._found(folded):
                 reading.take(board, now=now, seconds=seconds)
                 if alive:
                     # While a worker is being replaced both are there; the newer one speaks for its number.
@@ -190,9 +193,13 @@ class Boards:
                         newest[worker] = started
                         reading.live[worker] = {series.key: float(series.values[0]) for series in board}
                 else:
-                    dead.append(path)
+                    dead = True
         if dead:
-            self._fold()
+            try:
+                self._fold()
+            except OSError as error:
+                # A full disk, for one: they are added up again next time.
+                self._tell("metrics of dead processes cannot be folded", self._directory / RETIRED, error)
         return reading
 
     def _fold(self) -> None:
@@ -202,11 +209,7 @@ class Boards:
             folded, retired = self._retired()
             sums = Reading(totals=retired)
             gone = []
-            for path in sorted(self._directory.glob(f"*{SUFFIX}")):
-                if path.name in folded:
-                    gone.append(path)
-                    continue
-                board, alive = _open(path)
+            for path, board, alive in self._found(folded):
                 if not alive:
                     sums.take(board, now=0.0, seconds=0.0)
                     gone.append(path)
@@ -218,6 +221,29 @@ class Boards:
             write_file(self._directory / RETIRED, content.encode())
             for path in gone:
                 path.unlink(missing_ok=True)
+
+    def _found(self, folded: frozenset[str]) -> Iterator[tuple[Path, list[Series], bool]]:
+        """Each board, its series and whether its process lives; none are of one that is folded or damaged."""
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            if path.name in folded:
+                yield path, [], False
+                continue
+            try:
+                board, alive = _open(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._tell("metrics of a process cannot be read", path, error)
+                continue
+            if board is None:
+                self._tell("metrics of a process are damaged: what it has counted is left out", path)
+            yield path, board or [], alive
+
+    def _tell(self, event: str, path: Path, error: OSError | None = None) -> None:
+        """Log it, once."""
+        if (event, path.name) not in self._told:
+            self._told.add((event, path.name))
+            log(_LOG, logging.ERROR, event, path=path, **({} if error is None else {"why": error.strerror}))
 
     def _retired(self) -> tuple[frozenset[str], dict[Key, F8]]:
         """Names of the boards that were folded, and their sums; nothing when a power cut has torn the file."""
@@ -246,36 +272,54 @@ class Boards:
             os.close(descriptor)
 
 
-def _open(path: Path) -> tuple[list[Series], bool]:
-    """The series of a board, and whether its process lives."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+def _open(path: Path) -> tuple[list[Series] | None, bool]:
+    """The series of a board (None when it is damaged), and whether its process lives. Raises OSError."""
+    with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             alive = False
         except BlockingIOError:
             alive = True
-        head = np.frombuffer(file.read(_HEAD * _CELL), np.uint64)
+        size = os.fstat(file.fileno()).st_size // _CELL
+        head = np.frombuffer(file.read(_HEAD * _CELL) if size >= _HEAD else b"", np.uint64)
+        if alive and not head.any():
+            # It has its name already, and its head in a moment.
+            return [], True
         file.seek(0)
-        return _series(file.read(int(head[2]) * _CELL) if len(head) == _HEAD else b""), alive
-    return [], True
+        return _series(file.read(min(int(head[2]), size) * _CELL) if len(head) else b""), alive
 
 
-def _series(content: bytes) -> list[Series]:
-    counts = np.frombuffer(content, np.uint64, len(content) // _CELL)
-    cells = np.frombuffer(content, np.float64, len(content) // _CELL)
+def _series(content: bytes) -> list[Series] | None:
+    """The series that are written there; None when they are not whole."""
+    cells = np.frombuffer(content, np.float64)
+    counts = cells.view(np.uint64)
     if len(counts) < _HEAD or int(counts[0]) != _MAGIC:
-        return []
+        return None
     found = []
     at = _HEAD
     for _ in range(int(counts[1])):
+        if at + _SERIES_HEAD > len(counts):
+            return None
         size, width, slices, summed = (int(number) for number in counts[at : at + _SERIES_HEAD])
         first = (at + _SERIES_HEAD) * _CELL
-        key = tuple(json.loads(content[first : first + size]))
         start = at + _SERIES_HEAD + -(-size // _CELL)
-        sliced = cells[start + width : start + width + slices * (1 + width)].reshape(slices, 1 + width)
-        found.append(Series(key, bool(summed), cells[start : start + width], sliced[:, 0], sliced[:, 1:]))
         at = start + width + slices * (1 + width)
+        key = _key(content[first : first + size]) if width and at <= len(counts) else None
+        if key is None:
+            return None
+        sliced = cells[start + width : at].reshape(slices, 1 + width)
+        found.append(Series(key, bool(summed), cells[start : start + width], sliced[:, 0], sliced[:, 1:]))
     return found
+
+
+def _key(text: bytes) -> Key | None:
+    """The key that was written so; None when it is none."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return tuple(names) if whole else None
 
 
 def _add(sums: dict[Key, F8], key: Key, values: F8) -> None:

@@ -163,8 +163,7 @@ class Meter:
 
     def start(self) -> None:
         """Begin to sample, and fold what earlier processes have left behind."""
-        if self._boards is not None:
-            self._boards.read(now=0.0, seconds=0.0)
+        self._read_all(now=0.0, seconds=0.0)
         self._sampling = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._sampling.start()
 
@@ -179,15 +178,21 @@ class Meter:
     def read(self, seconds: float = DEFAULT_WINDOW_SECONDS) -> Reading:
         """What all processes of the directory have counted; `recent` of the last `seconds`, to a slice."""
         self.look()
-        now = time()
-        if self._boards is not None:
-            return self._boards.read(now=now, seconds=seconds)
-        return self._read_own(now, seconds)
+        return self._read_all(time(), seconds)
 
     def read_own(self, seconds: float = DEFAULT_WINDOW_SECONDS) -> Reading:
         """The same for this process alone."""
         self.look()
         return self._read_own(time(), seconds)
+
+    def _read_all(self, now: float, seconds: float) -> Reading:
+        """Everything, or what is counted here when the directory cannot be used."""
+        if self._boards is not None:
+            try:
+                return self._boards.read(now=now, seconds=seconds)
+            except OSError:
+                _LOG.exception("metrics of other processes cannot be read")
+        return self._read_own(now, seconds)
 
     def _read_own(self, now: float, seconds: float) -> Reading:
         reading = Reading()

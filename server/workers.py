@@ -183,19 +183,38 @@ class Supervisor:
     def _start(self, slot: int, replaces: _Worker | None = None) -> None:
         if self._stopping:
             return
+        try:
+            process, ours = self._new_process(slot)
+        except OSError as error:
+            # Too many files or processes, no memory, no interpreter: those that serve must not suffer.
+            log(_LOG, logging.ERROR, "a worker cannot be started", worker=slot + 1, why=str(error))
+            if replaces is None:
+                self._start_again(slot, str(error))
+            else:
+                self._give_up_replacing()
+            return
+        now = time.monotonic()
+        worker = _Worker(slot, process, ours, now, now + self._start_seconds, replaces)
+        self._slots[slot].workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        log(_LOG, logging.DEBUG, "worker started", worker=slot + 1, pid=process.pid)
+
+    def _new_process(self, slot: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """A worker's process, and our end of its control socket. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        try:
             process = subprocess.Popen(
                 self._command(slot, theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
             )
-        now = time.monotonic()
-        worker = _Worker(slot, process, ours, now, now + self._start_seconds, replaces)
-        self._slots[slot].workers.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        log(_LOG, logging.DEBUG, "worker started", worker=slot + 1, pid=process.pid)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def _serves(self, worker: _Worker) -> None:
         if worker.serving_since is not None or worker.draining:
@@ -240,29 +259,31 @@ class Supervisor:
         if slot.workers:
             # An older worker still serves, or a newer one is on its way.
             return
-        self._start_again(worker, code)
+        since = worker.serving_since
+        served_seconds = None if since is None else time.monotonic() - since
+        self._start_again(worker.slot, _how(code), served_seconds, refused=code == EXIT_CONFIGURATION)
 
-    def _start_again(self, worker: _Worker, code: int) -> None:
-        slot = self._slots[worker.slot]
-        now = time.monotonic()
-        if worker.serving_since is not None and now - worker.serving_since >= _STEADY_SECONDS:
+    def _start_again(
+        self, number: int, last: str, served_seconds: float | None = None, *, refused: bool = False
+    ) -> None:
+        """Have a slot's worker started, after a pause when it keeps failing; `refused` its settings."""
+        slot = self._slots[number]
+        if served_seconds is not None and served_seconds >= _STEADY_SECONDS:
             slot.failures = 0
-        hopeless = worker.serving_since is None and (
-            code == EXIT_CONFIGURATION or slot.failures + 1 >= MOST_FAILED_STARTS
-        )
+        hopeless = served_seconds is None and (refused or slot.failures + 1 >= MOST_FAILED_STARTS)
         if hopeless and not slot.companion and not self._any_serving():
             log(
                 _LOG,
                 logging.CRITICAL,
                 "workers cannot start; giving up: see the lines above for the cause",
                 failed_starts=slot.failures + 1,
-                last=_how(code),
+                last=last,
             )
-            self._exit_code = EXIT_CONFIGURATION if code == EXIT_CONFIGURATION else 1
+            self._exit_code = EXIT_CONFIGURATION if refused else 1
             self._stop()
             return
         wait = min(_FIRST_BACKOFF_SECONDS * 2.0 ** (slot.failures - 1), _MOST_BACKOFF_SECONDS)
-        heapq.heappush(self._due, (now + (wait if slot.failures else 0.0), worker.slot))
+        heapq.heappush(self._due, (time.monotonic() + (wait if slot.failures else 0.0), number))
         slot.failures += 1
 
     def _on_signal(self, number: int, _: object) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from server.config import ConfigurationError
-from server.workers import EXIT_CONFIGURATION, reserve_port
+from server.workers import EXIT_CONFIGURATION, MOST_FAILED_STARTS, Supervisor, reserve_port
 from tests.server.echo import EchoClient
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -254,6 +255,41 @@ def test_a_failed_replacement_leaves_the_old_worker_serving(tmp_path: Path) -> N
         assert load.failures == []
         assert len(load.pids) == 1
         assert "threads (from file" in "".join(server.text)
+
+
+def test_a_supervisor_that_can_start_no_process_keeps_its_workers_and_tries_again() -> None:
+    failed = "a worker cannot be started"
+    with served("--workers=2") as server, Load(server.address) as load:
+        supervisor = server.process.pid
+        files = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, files[1]))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait(lambda: server.events("a replacement did not come up: the old workers stay"))
+        assert len(server.events(failed)) == 1
+        os.kill(int(str(server.events("worker serves")[0]["pid"])), signal.SIGKILL)
+        server.wait(lambda: len(server.events(failed)) > MOST_FAILED_STARTS + 1)
+        before = sum(load.pids.values())
+        server.wait(lambda: sum(load.pids.values()) > before + 20)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, files)
+        server.wait(lambda: len(server.events("worker serves")) == 3)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait(lambda: server.events("all workers are replaced"))
+        load.stop()
+        assert load.failures == []
+        assert all("Too many open files" in str(line["why"]) for line in server.events(failed))
+
+
+def test_a_supervisor_without_workers_gives_up_when_it_can_start_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor = Supervisor(
+        workers=2,
+        command=lambda slot, control: ["/no/such/interpreter"],
+        start_seconds=PATIENCE_SECONDS,
+        drain_seconds=0.0,
+    )
+    assert supervisor.run() == 1
+    assert "workers cannot start; giving up" in caplog.text
 
 
 def test_a_port_that_is_taken_is_refused() -> None:

@@ -1,6 +1,9 @@
 """Metrics as Prometheus reads them: gathered when asked, served over HTTP. Counts nothing."""
 
+import io
+import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,12 +20,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engine.types import F8
+from server.admission import Throttle
 from server.experiments.spool import SUFFIX
+from server.logs import log
 from server.metric_board import Key, Reading
 from server.metric_table import EDGES, METRICS, STEPS, Kind
 from server.metrics import calls_of
 from server.tally_figures import LearningFigures, learning_figures
-from store.api import Store
+from store.api import Store, StoreError
 from store.stores import Stores
 from store.tallies import Tally, feedback_cell, utc_day
 
@@ -63,6 +68,8 @@ OTHERS: Mapping[str, str] = {
     "genie_experiment_spool_bytes": "Size of the reports that wait for the experiment service.",
     "genie_build_info": "1 for the version that runs.",
 }
+_TELL_SECONDS = 60.0
+_LOG = logging.getLogger("genie.metrics")
 
 
 class Exposition(Collector):
@@ -73,13 +80,23 @@ class Exposition(Collector):
         self._read = read
         self._stores = stores
         self._spool = spool
+        self._unread = Throttle(interval_seconds=_TELL_SECONDS)
 
     def collect(self) -> Iterable[Metric]:
-        """Every family, also those of which there is no series yet. Raises StoreError."""
+        """Every family, also those of which there is no series yet; those of learning when the store can be read."""
         reading = self._read()
         yield from _of_processes(reading)
-        yield from _of_learning(self._stores.state, self._stores.serving)
+        yield from _of_learning(self._figures())
         yield from self._others(reading)
+
+    def _figures(self) -> Mapping[str, LearningFigures]:
+        """Those of each tenant, or of all together; none while the store cannot be read."""
+        try:
+            return _figures(self._stores.state, self._stores.serving)
+        except StoreError as error:
+            if self._unread.passes():
+                log(_LOG, logging.ERROR, "metrics of learning cannot be read", why=str(error))
+            return {}
 
     def _others(self, reading: Reading) -> Iterator[Metric]:
         yield _gauge("genie_workers", OTHERS["genie_workers"], [((), float(len(reading.live)))])
@@ -147,12 +164,31 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = "genie", int(self.server_address[1])
         self.setup_environ()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong with a connection; that its caller has gone tells nobody anything."""
+        if not isinstance(sys.exception(), ConnectionError):
+            _LOG.exception("a scrape failed")
+
 
 class _Server6(_Server):
     address_family = AF_INET6
 
 
+class _Stack(io.StringIO):
+    """Takes the stack that wsgiref would print, and logs it."""
+
+    def flush(self) -> None:
+        if stack := self.getvalue():
+            log(_LOG, logging.ERROR, "a scrape failed", exception=stack.rstrip())
+        self.seek(0)
+        self.truncate()
+
+
 class _Quiet(WSGIRequestHandler):
+    def get_stderr(self) -> io.StringIO:
+        """Where wsgiref tells of what an answer failed by."""
+        return _Stack()
+
     def log_message(self, format: str, *args: Any) -> None:
         """A line for every scrape would tell nobody anything."""
 
@@ -202,8 +238,7 @@ def _series(reading: Reading, name: str) -> list[tuple[list[str], F8]]:
     return [(list(key[1:]), numbers) for key, numbers in sorted(found, key=lambda item: item[0])]
 
 
-def _of_learning(state: Store, serving: Store) -> Iterator[Metric]:
-    figures = _figures(state, serving)
+def _of_learning(figures: Mapping[str, LearningFigures]) -> Iterator[Metric]:
     for name, (tally, about) in LEARNING.items():
         scale = 1e-3 if tally is Tally.PRACTICE_MS else 1.0
         counter = CounterMetricFamily(name, about, labels=["tenant"])

@@ -1,9 +1,10 @@
 """Figures of learning from the store's tallies: who is active, what was done, which share. Counts nothing itself."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from store.api import Partition, Store
+from store.api import Partition, Store, StoreError
 from store.slates import settle
 from store.tallies import CELLS, Tally, feedback_cell, read_days, read_sums
 
@@ -61,12 +62,17 @@ class LearningFigures(NamedTuple):
 
 
 def learning_figures(state: Store, serving: Store, tenant: str, today: int) -> LearningFigures:
-    """The figures of a tenant as of the UTC day `today`. Raises StoreError."""
+    """The figures of a tenant as of the UTC day `today`; slates that cannot be moved now count later.
+
+    Raises StoreError.
+    """
     own = Partition(tenant)
     with state.read(own) as reader:
         days = read_days(reader, today - MONTH, today + MOST_DAYS_AHEAD)
         sums = read_sums(reader)
-    settle(serving)
+    # A disk that is full must not hide the figures.
+    with suppress(StoreError):
+        settle(serving)
     with serving.read(own) as reader:
         shown = read_days(reader, today, today).get(today, [0] * CELLS)
         all_shown = read_sums(reader)

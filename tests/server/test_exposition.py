@@ -1,10 +1,12 @@
 """The Prometheus endpoint: every family documented, every number the one that was counted, promtool satisfied."""
 
+import dataclasses
 import os
 import re
 import shutil
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +29,12 @@ from server.exposition import (
     Endpoint,
     Exposition,
 )
+from server.metric_board import Reading
 from server.metric_table import METRICS
 from server.metrics import CallCounters, Meter
-from store.api import Partition, StoreUnavailable
+from server.tally_figures import learning_figures
+from store.api import Partition, StoreFull, StoreUnavailable
+from store.serving_store import ServingStore
 from store.stores import Stores, memory_stores
 from store.tallies import Tally, tally
 from tests.server.core import Core, core
@@ -176,6 +181,82 @@ def test_the_endpoint_answers_over_http() -> None:
             assert "genie_workers" in reply.read().decode()
     finally:
         endpoint.close()
+
+
+def test_figures_of_processes_are_told_while_the_store_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise StoreUnavailable("no disk")
+
+    stores = memory_stores()
+    stores.state.update(Partition("t"), lambda tx: tally(tx, 20_000, Tally.ANSWERS, 2))
+    exposition = of(Meter(), stores)
+    with monkeypatch.context() as failing:
+        failing.setattr(stores.state, "tenants", refuse)
+        for _ in range(3):
+            samples = scraped(exposed(exposition))
+            assert samples["genie_workers", ()] == 1
+            assert not any(name == "genie_answers_total" for name, _ in samples)
+    assert caplog.text.count("metrics of learning cannot be read") == 1
+    assert scraped(exposed(exposition))["genie_answers_total", (("tenant", "t"),)] == 2
+
+
+def test_figures_of_learning_are_told_while_slates_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise StoreFull("no room")
+
+    serving = ServingStore(tmp_path)
+    try:
+        serving.update(Partition("t"), lambda tx: tally(tx, 20_000, Tally.RECOMMENDATIONS, 2))
+        monkeypatch.setattr(serving, "move", refuse)
+        stores = dataclasses.replace(memory_stores(), serving=serving)
+        key = ("genie_recommendations_total", (("tenant", "t"),))
+        assert scraped(exposed(of(Meter(), stores)))[key] == 2
+        assert learning_figures(stores.state, serving, "t", 20_000).today[Tally.RECOMMENDATIONS] == 2
+    finally:
+        monkeypatch.undo()
+        serving.close()
+
+
+def test_a_scrape_that_fails_is_logged_and_not_printed(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Reading:
+        raise RuntimeError("no numbers")
+
+    endpoint = Endpoint(Exposition(fail, memory_stores(), Path("no-such-directory")), "127.0.0.1", 0)
+    endpoint.start()
+    try:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=PATIENCE_SECONDS)
+        assert refused.value.code == 500
+        refused.value.close()
+    finally:
+        endpoint.close()
+    (line,) = [record for record in caplog.records if record.message == "a scrape failed"]
+    assert "RuntimeError: no numbers" in vars(line)["facts"]["exception"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_connection_that_fails_is_logged_unless_its_caller_has_gone(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = Endpoint(of(Meter()), "127.0.0.1", 0)
+    try:
+        for error in (ConnectionResetError("gone"), ValueError("odd")):
+            try:
+                raise error
+            except Exception:
+                endpoint._server.handle_error(None, ("127.0.0.1", 1))
+    finally:
+        endpoint._server.server_close()
+    (line,) = caplog.records
+    assert line.exc_info is not None
+    assert isinstance(line.exc_info[1], ValueError)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.processes

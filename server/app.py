@@ -1,6 +1,7 @@
 """One worker's server: wires services to gRPC, starts, watches the store, drains. Knows no service by name."""
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -183,9 +184,10 @@ class Genie:
     def _listen(self) -> int:
         settings = self._settings
         address = f"{_bracketed(settings.host)}:{settings.port}"
+        credentials = _credentials(settings) if settings.tls_certificate_file else None
         try:
-            if settings.tls_certificate_file:
-                port = self._server.add_secure_port(address, _credentials(settings))
+            if credentials is not None:
+                port = self._server.add_secure_port(address, credentials)
             else:
                 port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -270,7 +272,33 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     chain = _read(settings.tls_certificate_file, "tls_certificate_file")
     key = _read(settings.tls_key_file, "tls_key_file")
     roots = _read(settings.tls_client_ca_file, "tls_client_ca_file") if settings.tls_client_ca_file else None
+    _check_tls(settings)
     return grpc.ssl_server_credentials([(key, chain)], roots, require_client_auth=roots is not None)
+
+
+def _check_tls(settings: Settings) -> None:
+    """Find the file that is wrong: gRPC says no more than that it cannot listen. Raises ConfigurationError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # How strong a key has to be is for gRPC to say.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    certificate, key, roots = (
+        settings.tls_certificate_file,
+        settings.tls_key_file,
+        settings.tls_client_ca_file,
+    )
+    wrong = f"tls_certificate_file is {certificate}, which holds no certificate as PEM"
+    try:
+        context.load_verify_locations(certificate)
+        wrong = f"tls_key_file is {key}, which holds no private key as PEM without a password"
+        # Asked for a password, OpenSSL would wait for somebody to type it.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+        wrong = f"tls_client_ca_file is {roots}, which holds no certificate as PEM"
+        if roots:
+            context.load_verify_locations(roots)
+    except (OSError, ValueError) as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            wrong = f"tls_key_file is {key}, which is not the key of the certificate in {certificate}"
+        raise ConfigurationError([wrong]) from None
 
 
 def _read(path: str, name: str) -> bytes:

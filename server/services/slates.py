@@ -31,6 +31,7 @@ from server.rpc import Call
 from server.services.feedback import dismissed_rows, engagement_of
 from server.services.outcomes import Fresh, Kept, Outcome, Placed
 from server.services.question_names import names_of
+from server.services.unkept import Unkept
 from server.services.wishes import Wish
 from server.tenants import Bundle
 from server.tracing import part
@@ -46,7 +47,7 @@ SESSION_GAP_SECONDS = 1_800.0
 """After this long without an answer, a session is over."""
 
 _COLLABORATIVE = SOURCES.index("collaborative")
-_LOG = logging.getLogger("genie.recommend")
+_UNKEPT = Unkept(logging.getLogger("genie.recommend"))
 _NO_MOMENT = Moment(0.0, 0.0)
 
 
@@ -304,7 +305,7 @@ def _repeat(held: SlateRecord, wish: Wish) -> Outcome:
 
 
 def _not_kept(one: Kept, error: StoreError) -> Kept:
-    _LOG.error("a slate could not be kept", exc_info=error)
+    _UNKEPT.add(error)
     return Kept(dataclasses.replace(one.record, degraded=int(pb.DEGRADED_REASON_NOT_STORED)), one.slate)
 
 

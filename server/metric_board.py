@@ -57,16 +57,22 @@ class Place:
 
 
 class Board:
-    """The writing side: cells in a mapped file, or in memory when there is no directory. Not thread-safe."""
+    """The writing side: cells in a mapped file, or in memory when there is no directory. Not thread-safe.
+
+    A board in memory can be shown in a file later on: as a copy, since whoever counts keeps to the cells it knows.
+    """
 
     def __init__(self, directory: Path | None, worker: str, size: int = BOARD_BYTES) -> None:
         """Make the file and lock it. Raises OSError."""
         self.path: Path | None = None
+        self._worker = worker
+        self._size = size
+        self._copy: mmap.mmap | None = None
         self._descriptor = -1
         if directory is None:
             self._buffer = mmap.mmap(-1, size)
         else:
-            self._buffer = self._create(directory, worker, size)
+            self._buffer = self._create(directory)
         self._bytes = memoryview(self._buffer)
         self._counts: memoryview[int] = self._bytes.cast("Q")
         self._cells: memoryview[float] = self._bytes.cast("d")
@@ -102,6 +108,16 @@ class Board:
         self._counts[1] += 1
         return Place(self._cells, start, width, slices)
 
+    def show(self, directory: Path) -> None:
+        """Have a board in memory shown in a file, from the next `refresh` on. Raises OSError."""
+        self._copy = self._create(directory)
+
+    def refresh(self) -> None:
+        """Copy to the file what was counted in memory. Nobody may count meanwhile."""
+        if self._copy is not None:
+            used = self._end * _CELL
+            self._copy[:used] = self._bytes[:used]
+
     def read(self) -> "list[Series]":
         """What was counted."""
         return _series(bytes(self._bytes[: self._end * _CELL])) or []
@@ -114,17 +130,24 @@ class Board:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _create(self, directory: Path, worker: str, size: int) -> mmap.mmap:
+    def _create(self, directory: Path) -> mmap.mmap:
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{worker}-{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+        path = directory / f"{self._worker}-{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
         hidden = path.with_suffix(".new")
-        self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # A hole that the disk has no room for would kill the process when it is written.
-        os.posix_fallocate(self._descriptor, 0, size)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        hidden.rename(path)
-        self.path = path
-        return mmap.mmap(self._descriptor, size)
+        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # A hole that the disk has no room for would kill the process when it is written.
+            os.posix_fallocate(descriptor, 0, self._size)
+            mapped = mmap.mmap(descriptor, self._size)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            hidden.rename(path)
+        except OSError:
+            os.close(descriptor)
+            # What is left of it would make a full disk fuller.
+            hidden.unlink(missing_ok=True)
+            raise
+        self._descriptor, self.path = descriptor, path
+        return mapped
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Counters, gauges and histograms of a process, and what all processes have counted together. Publishes nothing.
 
 Counting costs about a microsecond and never fails a call. Numbers live in a board (server.metric_board), so that they
-outlive the process; without a directory they live in memory.
+outlive the process; without a directory they live in memory, and so they do while it cannot be used, as on a full disk.
 """
 
 import logging
@@ -9,16 +9,20 @@ import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import time
 
 from engine.types import F8
+from server.logs import log
 from server.metric_board import SLICE_SECONDS, SLICES, Board, Boards, Key, Place, Reading
 from server.metric_table import EDGES, METRICS, Kind, Metric
 
 DIRECTORY = "metrics"
 """Below the data directory."""
 SAMPLE_SECONDS = 1.0
+AGAIN_SECONDS = 30.0
+"""How often a directory that could not be used is tried again."""
 DEFAULT_WINDOW_SECONDS = 300.0
 
 _LOG = logging.getLogger("genie.metrics")
@@ -109,12 +113,17 @@ class Meter:
         """`directory` is where the boards of all processes lie. One that cannot be used costs the metrics only."""
         self.worker = worker
         self._boards: Boards | None = None
+        self._unused: Path | None = None
+        """The directory, while it cannot be used."""
         try:
             self._board = Board(directory, worker)
             self._boards = None if directory is None else Boards(directory)
-        except OSError:
-            _LOG.exception("metrics are kept in memory only: %s cannot be used", directory)
+        except OSError as error:
+            why = str(error)
+            log(_LOG, logging.ERROR, "metrics are kept in memory until they can be kept on file", why=why)
             self._board = Board(None, worker)
+            self._unused = directory
+        self._again_at = time() + AGAIN_SECONDS
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._places: dict[Key, Place] = {}
@@ -174,6 +183,8 @@ class Meter:
                 look()
             except Exception:
                 _LOG.exception("a metric could not be sampled")
+        with self._making, self._lock:
+            self._board.refresh()
 
     def read(self, seconds: float = DEFAULT_WINDOW_SECONDS) -> Reading:
         """What all processes of the directory have counted; `recent` of the last `seconds`, to a slice."""
@@ -223,7 +234,19 @@ class Meter:
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_SECONDS):
+            self._show()
             self.look()
+
+    def _show(self) -> None:
+        """Have a board that had to be in memory shown on file, once the directory can be used."""
+        if self._unused is None or time() < self._again_at:
+            return
+        self._again_at = time() + AGAIN_SECONDS
+        with suppress(OSError):
+            self._board.show(self._unused)
+            self._boards = Boards(self._unused)
+            self._unused = None
+            log(_LOG, logging.INFO, "metrics are kept on file again")
 
     def _sample_process(self) -> None:
         times = os.times()

@@ -48,7 +48,7 @@ def command(port: int, data_directory: Path, once: bool) -> None:
     except ConfigurationError as error:
         raise click.ClickException(f"{error}; choose another port: --port, or make run PORT=…") from None
     held.close()
-    with _server(data_directory, chosen) as (process, log_path):
+    with _ended_by_signals(), _server(data_directory, chosen) as (process, log_path):
         console.print(
             f"Starting a server on {HOST}:{chosen} (the first start compiles its kernels: half a minute)"
         )
@@ -89,6 +89,23 @@ def _prepare(data_directory: Path, console: Console) -> None:
         )
     finally:
         stores.close()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this process as an error would, and so its server; unless they are ignored."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -258,13 +258,14 @@ def _checked(info: SettingInfo, value: object) -> Any:
         whole_wanted = info.kind is int
         if isinstance(value, bool) or (whole_wanted and isinstance(value, float)):
             raise wrong
-        if not isinstance(value, (int, float, str)):
+        # Python would take the digits of any script, and 1_0 for 10.
+        if not isinstance(value, (int, float, str)) or (isinstance(value, str) and not _plain(value)):
             raise wrong
         try:
             number = int(value) if whole_wanted else float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wrong from None
-        if not math.isfinite(number) or not (info.least or 0.0) <= number <= (info.most or math.inf):
+        if not (info.least or 0.0) <= number <= (info.most or math.inf):
             raise wrong
         return number
     if not isinstance(value, str) or "\0" in value or (info.kind is Path and not value):
@@ -274,8 +275,26 @@ def _checked(info: SettingInfo, value: object) -> Any:
     return Path(value) if info.kind is Path else value
 
 
+def _plain(text: str) -> bool:
+    """Whether a number is written as people expect."""
+    return text.isascii() and "_" not in text
+
+
+def _is_host(text: str) -> bool:
+    """Whether a name or an address could be one: no part of it empty or too long."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65_535
+
+
 def _conflicts(settings: Settings) -> list[str]:
-    """Settings that are each fine and cannot be together."""
+    """Settings that cannot be together, and addresses that cannot be."""
     problems = []
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
         given, missing = ("tls_certificate_file", "tls_key_file")
@@ -289,13 +308,13 @@ def _conflicts(settings: Settings) -> list[str]:
             f"store is memory and workers is {settings.workers}; processes cannot share a store in memory: "
             "set workers to 1 or store to lmdb"
         )
+    if not _is_host(settings.host):
+        problems.append(f"host is {_shown(settings.host)}; must be an address or a name")
     for name, example in (("experiments_address", "127.0.0.1:50052"), ("metrics_address", "127.0.0.1:9464")):
         address = getattr(settings, name)
         host, _, port = address.rpartition(":")
-        if (address or name != "metrics_address") and (
-            not host or not port.isdecimal() or int(port) > 65_535
-        ):
-            problems.append(f"{name} is {address!r}; must be host:port, such as {example}")
+        if (address or name != "metrics_address") and not (host and _is_host(host) and _is_port(port)):
+            problems.append(f"{name} is {_shown(address)}; must be host:port, such as {example}")
     if settings.max_concurrent_calls < settings.threads:
         problems.append(
             f"max_concurrent_calls is {settings.max_concurrent_calls}, below threads, "
@@ -309,7 +328,7 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         problems.append(f"configuration file {path} cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"configuration file {path} is not valid TOML: {error}")
     return {}
 

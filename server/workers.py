@@ -52,8 +52,9 @@ def reserve_port(host: str, port: int) -> tuple[socket.socket, str, int]:
         held = socket.socket(family, socket.SOCK_STREAM)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        # A name with a part that is empty or too long is no OSError.
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ConfigurationError([f"host and port: cannot listen on {host}:{port}: {reason}"]) from None
     bound = held.getsockname()
     return held, str(bound[0]), int(bound[1])

@@ -56,6 +56,9 @@ def test_an_explicit_file_beats_the_one_in_the_environment(tmp_path: Path) -> No
         ("GENIE_PORT", "eighty"),
         ("GENIE_PORT", "1.5"),
         ("GENIE_PORT", ""),
+        ("GENIE_PORT", "1_0"),
+        ("GENIE_PORT", "१०"),
+        ("GENIE_DRAIN_SECONDS", "1_0.5"),
         ("GENIE_DRAIN_SECONDS", "nan"),
         ("GENIE_DRAIN_SECONDS", "inf"),
         ("GENIE_ACCESS_LOG_RATIO", "1.01"),
@@ -69,6 +72,17 @@ def test_a_wrong_value_is_refused_with_name_value_bound_and_source(variable: str
     info = next(info for info in settings_info() if info.variable == variable)
     message = refused(environment={variable: text})
     assert message == f"{info.name} (from environment {variable}) is {text!r}; must be {info.bound}"
+
+
+@pytest.mark.parametrize("digits", [400, 5_000])
+def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path, digits: int) -> None:
+    number = "9" * digits
+    assert "must be a whole number from 1 to 256" in refused(environment={"GENIE_THREADS": number})
+    assert "must be a number from 0 to 3600" in refused(environment={"GENIE_DRAIN_SECONDS": number})
+    file = tmp_path / "genie.toml"
+    for name in ("threads", "drain_seconds"):
+        file.write_text(f"{name} = {number}")
+        assert refused(file=file)
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
@@ -123,3 +137,20 @@ def test_settings_that_cannot_be_together(options: dict[str, str], named: str) -
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", f"{'a' * 64}.it"])
+def test_names_of_no_host_are_refused(host: str) -> None:
+    assert f"host is {host!r}; must be an address or a name" in refused(options={"host": host})
+    for name in ("experiments_address", "metrics_address"):
+        assert f"{name} is '{host}:1'; must be host:port" in refused(options={name: f"{host}:1"})
+
+
+@pytest.mark.parametrize("host", ["::1", "[::]", "fe80::1%eth0", "0.0.0.0", "example.com.", "bücher.example"])
+def test_addresses_and_names_are_taken_as_hosts(host: str) -> None:
+    assert load(environment={}, options={"host": host}).settings.host == host
+
+
+@pytest.mark.parametrize("port", ["", "65536", "9" * 5_000, "१०", "-1", "1_0"])
+def test_addresses_without_a_port_are_refused(port: str) -> None:
+    assert "must be host:port" in refused(options={"metrics_address": f"127.0.0.1:{port}"})

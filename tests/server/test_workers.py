@@ -305,6 +305,6 @@ def test_a_port_that_is_taken_is_refused() -> None:
 
 
 def test_addresses_that_are_not_ours_are_refused() -> None:
-    for host in ("203.0.113.7", "no.such.host.invalid"):
+    for host in ("203.0.113.7", "no.such.host.invalid", "a..b", f"{'a' * 70}.example"):
         with pytest.raises(ConfigurationError, match="cannot listen on"):
             reserve_port(host, 0)

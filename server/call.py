@@ -16,6 +16,7 @@ class Call:
     __slots__ = (
         "_context",
         "_drain",
+        "_woken",
         "correlation_id",
         "deadline",
         "facts",
@@ -48,6 +49,7 @@ class Call:
         """What log lines say of it."""
         self._context = context
         self._drain = drain
+        self._woken: threading.Event | None = None
 
     def renew(self) -> None:
         """Read the clock again: for the next message of a stream."""
@@ -70,10 +72,16 @@ class Call:
 
     def pause(self, seconds: float) -> None:
         """Wait inside a server stream; raises as `check` does, and ServerDraining when the worker stops."""
-        self.check()
-        woken = threading.Event()
+        woken = self._woken
+        if woken is None:
+            # One for all pauses of a call: gRPC keeps what it is to call at the end, and forgets none of it before.
+            woken = self._woken = threading.Event()
+            self._context.add_callback(woken.set)
+        woken.clear()
         self._drain.listen(woken.set)
         try:
+            # Who has gone before has woken nobody.
+            self.check()
             woken.wait(min(seconds, self.remaining()))
         finally:
             self._drain.forget(woken.set)

@@ -89,8 +89,9 @@ class Violations:
         return value
 
     def identifiers(self, field: str, values: Sequence[str], *, most: int, least: int = 0) -> list[str]:
-        """A list of ids without repeats."""
-        self.size(field, len(values), least=least, most=most)
+        """A list of ids without repeats; of one that is too long, the rest is not looked at."""
+        if self.size(field, len(values), least=least, most=most) > most:
+            values = values[:most]
         seen: set[str] = set()
         for index, value in enumerate(values):
             name = f"{field}[{index}]"
@@ -113,10 +114,11 @@ class Violations:
 
     def texts(self, field: str, values: Sequence[str], *, most: int, most_characters: int) -> list[str]:
         """A list of at most `most` texts that are not empty, such as tags."""
+        first = list(values[:most])
         self.size(field, len(values), most=most)
-        for index, value in enumerate(values[:most]):
+        for index, value in enumerate(first):
             self.text(f"{field}[{index}]", value, most=most_characters, required=True)
-        return list(values)
+        return first
 
     def size(self, field: str, size: int, *, most: int, least: int = 0) -> int:
         """The number of entries of a repeated field."""

@@ -37,6 +37,7 @@ from store.slates import erase_slates
 DEFAULT_PAGE = 100
 MOST_PAGE = 1_000
 MOST_LABEL_FILTERS = 8
+MOST_PATHS = 32
 MOST_CONCEPTS_NAMED = 1_000
 DEFAULT_PROGRESS_DAYS = 30
 MOST_PROGRESS_DAYS = 365
@@ -337,12 +338,14 @@ def _profile_from(check: Violations, request: Any, *, now: float) -> LearnerProf
 
 def _masked(check: Violations, request: pb.UpdateLearnerRequest) -> list[str]:
     """The parts of a profile to change."""
-    for index, path in enumerate(request.update_mask.paths):
+    check.size("update_mask.paths", len(request.update_mask.paths), most=MOST_PATHS)
+    paths = request.update_mask.paths[:MOST_PATHS]
+    for index, path in enumerate(paths):
         if path not in _PATHS:
             known = ", ".join(_PATHS)
             check.add(f"update_mask.paths[{index}]", f"is {errors.printable(path)}; may be {known}")
-    if request.update_mask.paths:
-        return [path for path in _PATHS if path in request.update_mask.paths]
+    if paths:
+        return [path for path in _PATHS if path in paths]
     return [path for path, is_set in _PATHS.items() if is_set(request.learner)]
 
 

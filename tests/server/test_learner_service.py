@@ -120,6 +120,10 @@ def test_a_request_id_returns_the_earlier_reply(world: World) -> None:
             lambda w: w.update(Learner(learner_id="u-1"), "learner_id", "goal.concept_id"),
             ["update_mask.paths[0]", "update_mask.paths[1]"],
         ),
+        (
+            lambda w: w.update(Learner(learner_id="u-1"), *["goal"] * 32, "none", "none"),
+            ["update_mask.paths"],
+        ),
         (lambda w: w.get("\0"), ["learner_id"]),
         (lambda w: w.get("x" * 129), ["learner_id"]),
         (lambda w: w.ids(page_size=-1, labels=["nokey", "=v"]), ["labels[0]", "labels[1]", "page_size"]),

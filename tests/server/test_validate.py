@@ -1,6 +1,7 @@
 """Request checks: every violation at once, by its full path; page tokens that only their own list accepts."""
 
 import math
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -51,7 +52,7 @@ def test_paths_are_full_and_all_violations_come_together() -> None:
     answer = check.item("answers", 3)
     answer.identifier("learner_id", "")
     answer.part("duration").whole("seconds", -1, least=0, most=9)
-    check.part("goal").identifiers("concept_ids", ["a", "b", "a"], most=2)
+    check.part("goal").identifiers("concept_ids", ["a", "a", "a"], most=2)
     with pytest.raises(InvalidRequest) as caught:
         check.check()
     assert [violation.field for violation in caught.value.violations()] == [
@@ -59,8 +60,31 @@ def test_paths_are_full_and_all_violations_come_together() -> None:
         "answers[3].learner_id",
         "answers[3].duration.seconds",
         "goal.concept_ids",
-        "goal.concept_ids[2]",
+        "goal.concept_ids[1]",
     ]
+
+
+@pytest.mark.parametrize("kind", ["identifiers", "texts"])
+def test_of_a_list_that_is_too_long_only_the_first_are_looked_at(kind: str) -> None:
+    looked: list[int] = []
+
+    class Entries(list[str]):
+        def __getitem__(self, index: Any) -> Any:
+            looked.append(index.stop)
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("all of them would be looked at")
+
+    check = Violations()
+    values = Entries([""] * 1_000)
+    if kind == "identifiers":
+        first = check.identifiers("ids", values, most=2)
+    else:
+        first = check.texts("ids", values, most=2, most_characters=5)
+    assert (first, looked) == (["", ""], [2])
+    assert fields(check)[0] == "ids"
+    assert max(len(check.found), check.unnamed) <= 4
 
 
 def test_violations_are_bounded_and_the_rest_is_counted() -> None:

@@ -145,7 +145,7 @@ class UpdateLearnerRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """What to change: "display_name", "time_zone", "goal" or "labels", each as a whole. Unset or empty: what
-        `learner` sets.
+        `learner` sets. At most 32 paths.
         """
 
     def __init__(

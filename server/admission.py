@@ -32,7 +32,9 @@ class CallPool(ThreadPoolExecutor):
         self.unfinished = 0
         self.unread = 0
         """Calls that will be handed over when their message has been read."""
-        self._queue_seconds = queue_seconds
+        self.unread_since = math.inf
+        """When the oldest of them came, on the monotonic clock."""
+        self.queue_seconds = queue_seconds
         self._pace = Pace()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._count_lock = threading.Lock()
@@ -45,11 +47,11 @@ class CallPool(ThreadPoolExecutor):
     @property
     def full(self) -> bool:
         """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
-        if self.unfinished + self.unread >= self.limit:
+        if self.unfinished + self.unread >= self.limit or _kept_waiting(self):
             return True
         # As many as there are threads may always wait: one slow moment must not close the door for good.
         waiting = self._tasks.qsize() + self.unread
-        return waiting >= self.threads and waiting * self._pace.seconds > self._queue_seconds
+        return waiting >= self.threads and waiting * self._pace.seconds > self.queue_seconds
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Hand over a call. gRPC does so for every call it delivered, even one cancelled meanwhile.
@@ -111,7 +113,9 @@ class InlineQueue:
         self._own = 0
         self.unread = 0
         """Calls that will wait here when their message has been read."""
-        self._queue_seconds = queue_seconds
+        self.unread_since = math.inf
+        """When the oldest of them came, on the monotonic clock."""
+        self.queue_seconds = queue_seconds
         self._pace = Pace()
         self._waiting: deque[Waiting] = deque()
 
@@ -127,10 +131,9 @@ class InlineQueue:
     @property
     def full(self) -> bool:
         """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
-        waiting = len(self._waiting) + self.unread
-        return (
-            self.unfinished + self.unread >= self.limit or waiting * self._pace.seconds > self._queue_seconds
-        )
+        if self.unfinished + self.unread >= self.limit or _kept_waiting(self) or self.later.full:
+            return True
+        return (len(self._waiting) + self.unread) * self._pace.seconds > self.queue_seconds
 
     def put(self, call: Any, message: bytes) -> None:
         """Have a call wait with its message."""
@@ -151,6 +154,11 @@ class InlineQueue:
     def shutdown(self, wait: bool = True) -> None:
         """End the threads of the calls that had to wait."""
         self.later.shutdown(wait=wait)
+
+
+def _kept_waiting(pool: CallPool | InlineQueue) -> bool:
+    """Whether those who send slowly hold up others for too long: of that the pace of calls says nothing."""
+    return pool.unread > 0 and time.monotonic() - pool.unread_since > pool.queue_seconds
 
 
 class Pace:

@@ -11,7 +11,6 @@ nothing and the calls are served by grpc-python as all others are.
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
@@ -20,6 +19,7 @@ import grpc
 from grpc import _server
 
 from server.admission import CallPool, Direct, InlineQueue, RefusalPool, Waiting, WouldWait
+from server.intake import Intake
 
 _LOG = logging.getLogger("genie.direct")
 cygrpc: Final[Any] = getattr(_server, "cygrpc", None)
@@ -41,13 +41,12 @@ _MOST_EVENTS = 512
 """Looked at between two rounds of serving: calls that arrive are counted or refused before they wait unseen."""
 _MOST_SERVED = 16
 """Calls served in a round, together where they are of one method that can."""
-_MOST_READ = 64
-"""Calls of a pool whose message is in memory or on its way; others leave theirs with the sender."""
-_SEND_SECONDS = 10.0
-"""So long a caller may take to send a message for which others wait."""
 _TICK_SECONDS = 0.1
 """How often the polling thread looks for callers who keep others waiting, and whether it is to end."""
 _CLOSE_SECONDS = 0.5
+_MOST_UNSENT = 256 << 20
+"""Bytes of replies that are not sent: beyond, new calls are refused; from half of it on callers who do not read are cut
+off."""
 
 
 class Aborted(Exception):
@@ -80,7 +79,7 @@ class DirectContext:
         "method",
     )
 
-    def __init__(self, event: Any, method: DirectMethod, intake: "_Intake") -> None:
+    def __init__(self, event: Any, method: DirectMethod, intake: Intake) -> None:
         """Take a call that has arrived."""
         self._intake = intake
         self._call = event.call
@@ -124,8 +123,12 @@ class DirectContext:
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
 
     def give_up(self) -> None:
-        """End a call whose message does not come."""
+        """End the call without an answer."""
         self._call.cancel()
+
+    def turn_away(self) -> None:
+        """Refuse the call, now or when its turn to be refused comes."""
+        self.method.refusals.submit(self.refuse)
 
     def _received(self, event: Any) -> None:
         message = event.batch_operations[0].message()
@@ -186,7 +189,7 @@ class DirectContext:
 
     def _sent(self, _: Any) -> None:
         # The core has sent the reply, or failed to.
-        self._intake.open -= 1
+        self._intake.sent(self)
 
     def _closed(self, event: Any) -> None:
         self._cancelled = event.batch_operations[0].cancelled()
@@ -201,60 +204,11 @@ class DirectContext:
             operations.append(cygrpc.SendMessageOperation(reply, 0))
         if not self._watched:
             operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
-        self._intake.replied(self)
+        self._intake.replied(self, 0 if reply is None else len(reply))
         self._call.start_server_batch(operations, self._sent)
 
 
 _OK: Final = (grpc.StatusCode.OK.value[0], b"")
-
-
-class _Intake:
-    """The calls of one pool, by how far they have come: of those whose message may be in memory, there are not many."""
-
-    def __init__(self, pool: CallPool | InlineQueue) -> None:
-        self.pool = pool
-        self.open = 0
-        """Calls that have arrived and whose reply is not sent. Only the thread that polls changes it."""
-        self._lock = threading.Lock()
-        self._reading: dict[DirectContext, float] = {}
-        self._held: set[DirectContext] = set()
-        self._unread: deque[DirectContext] = deque()
-
-    def take(self, context: DirectContext) -> None:
-        """Read the call's message, now or when there is room for it."""
-        with self._lock:
-            self._unread.append(context)
-            self._read_on()
-
-    def received(self, context: DirectContext) -> None:
-        """Note that the call's message has come."""
-        with self._lock:
-            del self._reading[context]
-            self._held.add(context)
-
-    def replied(self, context: DirectContext) -> None:
-        """Note that the call's reply is there: how long the caller takes to read it holds nobody up."""
-        with self._lock:
-            self._held.discard(context)
-            self._reading.pop(context, None)
-            if self._unread:
-                self._read_on()
-
-    def give_up_late(self, now: float) -> None:
-        """End the calls whose message has not come for too long while others wait to send theirs."""
-        if not self._unread:
-            return
-        with self._lock:
-            late = [context for context, since in self._reading.items() if since < now - _SEND_SECONDS]
-        for context in late:
-            context.give_up()
-
-    def _read_on(self) -> None:
-        while self._unread and len(self._reading) + len(self._held) < _MOST_READ:
-            context = self._unread.popleft()
-            self._reading[context] = time.monotonic()
-            context.read()
-        self.pool.unread = len(self._unread)
 
 
 class DirectCalls:
@@ -267,8 +221,10 @@ class DirectCalls:
         self._queue = cygrpc.CompletionQueue()
         self._idle = True
         self._closing = False
+        self._overfull = False
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
-        self._intakes = {id(method.pool): _Intake(method.pool) for method in methods}
+        self._intakes = {id(method.pool): Intake(method.pool) for method in methods}
         pools = [intake.pool for intake in self._intakes.values()]
         self._inline = tuple(pool for pool in pools if isinstance(pool, InlineQueue))
         core.register_completion_queue(self._queue)
@@ -306,8 +262,8 @@ class DirectCalls:
                 return
             intake.open += 1
             context = DirectContext(event, method, intake)
-            if method.pool.full:
-                method.refusals.submit(context.refuse)
+            if self._overfull or method.pool.full:
+                context.turn_away()
             else:
                 intake.take(context)
             # Refused when the server stops; this call is served nevertheless.
@@ -318,7 +274,6 @@ class DirectCalls:
         self._core.request_registered_call(self._queue, self._queue, method.path, arrived)
 
     def _serve(self) -> None:
-        looked = time.monotonic()
         while True:
             self._idle = True
             event = self._queue.poll(time.time() + _TICK_SECONDS)
@@ -331,11 +286,7 @@ class DirectCalls:
                 # Nothing is under way and nothing will come: only now is the queue of no more use.
                 self._queue.shutdown()
                 return
-            # However busy: those who keep others waiting do so all the more.
-            if (now := time.monotonic()) - looked >= _TICK_SECONDS:
-                looked = now
-                for intake in self._intakes.values():
-                    intake.give_up_late(now)
+            self._look_after_callers()
 
     def _serve_some(self) -> None:
         """Look for what has arrived meanwhile, then serve the calls that wait for this thread."""
@@ -347,9 +298,27 @@ class DirectCalls:
                 break
             self._deal_with(event)
             looked += 1
+        # However busy: those who keep others waiting do so all the more.
+        self._look_after_callers()
         for queue in self._inline:
             if queue:
                 queue.serve_next(_MOST_SERVED, _answer)
+
+    def _look_after_callers(self) -> None:
+        """Once a tick end the calls of those who keep others waiting, or whose replies fill the memory."""
+        now = time.monotonic()
+        if now - self._looked < _TICK_SECONDS:
+            return
+        self._looked = now
+        intakes = self._intakes.values()
+        unsent = sum(intake.unsent_bytes for intake in intakes)
+        if unsent > _MOST_UNSENT and not self._overfull:
+            _LOG.warning("callers do not read their replies: calls are refused until they do")
+        self._overfull = unsent > _MOST_UNSENT
+        for intake in intakes:
+            intake.give_up_late(now)
+            if unsent > _MOST_UNSENT // 2:
+                intake.give_up_unsent(now)
 
     def _deal_with(self, event: Any) -> None:
         try:

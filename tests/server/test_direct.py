@@ -14,7 +14,7 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from server import direct
+from server import direct, intake
 from server.admission import CallPool, InlineQueue, Waiting, WouldWait
 from server.app import Assembly, Genie
 from server.config import Settings
@@ -108,8 +108,8 @@ def test_a_caller_who_takes_long_to_send_holds_nobody_up(running: Running) -> No
 def test_only_some_messages_are_read_before_their_turn(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(direct, "_MOST_READ", 3)
-    with serving(threads=1, max_concurrent_calls=10) as running:
+    monkeypatch.setattr(intake, "_MOST_READ", 3)
+    with serving(threads=1, max_concurrent_calls=10, max_queue_ms=60_000) as running:
         pool = running.genie.runtime.unary_pool
         (first,) = held(running, tmp_path)
         others = [running.client.say.future(say(f"wait {number}")) for number in range(9)]
@@ -126,10 +126,10 @@ def test_only_some_messages_are_read_before_their_turn(
 def test_callers_who_never_send_make_room_for_others_however_busy_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(direct, "_MOST_READ", 2)
-    monkeypatch.setattr(direct, "_SEND_SECONDS", 0.3)
+    monkeypatch.setattr(intake, "_MOST_READ", 2)
+    monkeypatch.setattr(intake, "_SEND_SECONDS", 0.3)
     never = threading.Event()
-    with serving(threads=1, max_concurrent_calls=1) as running:
+    with serving(threads=1, max_concurrent_calls=1, max_queue_ms=60_000) as running:
 
         def silent() -> Iterator[StringValue]:
             never.wait(PATIENCE_SECONDS)
@@ -290,7 +290,7 @@ def test_a_call_that_would_wait_is_served_on_a_thread(monkeypatch: pytest.Monkey
 def test_callers_who_do_not_read_their_replies_hold_nobody_up(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_MOST_READ", 2)
+    monkeypatch.setattr(intake, "_MOST_READ", 2)
     with RawCaller(running.port, window=0) as stalled:
         for _ in range(4):
             stalled.call(SAY, say("never read").SerializeToString())

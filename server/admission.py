@@ -285,6 +285,8 @@ class Direct(NamedTuple):
     """Aborts a call that there is no room for, given nothing and its context."""
     together: Callable[[Sequence[bytes], Sequence[Any]], "Sequence[bytes | Exception]"] | None
     """For messages of calls that wait together the reply to each, or what `respond` would have raised."""
+    hasty: bool = False
+    """Whether messages are so small that a caller who has not sent its own gives way to the next at once."""
 
 
 class Route(NamedTuple):

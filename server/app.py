@@ -22,6 +22,8 @@ from server.tracing import open_tracing
 
 _LOG = logging.getLogger("genie.app")
 _CONTROL_THREADS = 2
+_MOST_WATCHES = 64
+"""Callers who may watch the health at once, each with a thread."""
 _BRIEF_THREADS = 2
 """Python computes on one thread at a time; more of them only take turns, which costs a fifth of a call. The second one
 works while a kernel of the first computes."""
@@ -30,6 +32,8 @@ _MOST_CALLS_A_CONNECTION = 500
 """gRPC counts a call until nothing in the process refers to it any more, failed ones until the next collection: so it
 is well above what is served at once."""
 _SETTLE_SECONDS = 0.25
+_LAST_WORD_SECONDS = 2.0
+"""Time for those who watch the health to read the last status; who does not is cut off."""
 
 
 def _nothing() -> None:
@@ -78,6 +82,7 @@ class Genie:
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"
         )
+        self._watches = CallPool(threads=_MOST_WATCHES, limit=_MOST_WATCHES, name="watch")
         drain = Drain()
         self._assembly = assemble(settings, drain)
         self.runtime = rpc.Runtime(
@@ -130,14 +135,16 @@ class Genie:
             self._direct.settle(_SETTLE_SECONDS)
         stopped = self._server.stop(settings.drain_seconds)
         self.health.end_watches()
-        stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
+        if not stopped.wait(_LAST_WORD_SECONDS):
+            self.health.cut_off_watches()
+            stopped.wait(settings.drain_seconds + _CLOSE_SECONDS)
         if self._direct is not None:
             self._direct.close()
         unfinished = self._settled()
         self._assembly.close()
         if self.runtime.tracing is not None:
             self.runtime.tracing.close()
-        for pool in (self._unary, self._brief, self._streams, self._control):
+        for pool in (self._unary, self._brief, self._streams, self._control, self._watches):
             pool.shutdown(wait=False)
         self._assembly.meter.close()
         calls = sum(calls_of(self._assembly.meter.read_own().totals).values())
@@ -170,10 +177,11 @@ class Genie:
             service: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
             listed = [*names, health.SERVICE_NAME, service.full_name]
             routes.update(rpc.bind(service, _Reflection(listed), self.runtime))
-        self._server.add_generic_rpc_handlers((Dispatcher(routes), self.health.handler(self._control)))
+        refusals = self.runtime.refusal_pool
+        routes.update(self.health.routes(checks=self._control, watches=self._watches, refusals=refusals))
+        self._server.add_generic_rpc_handlers((Dispatcher(routes),))
         if core is None:
             return None
-        refusals = self.runtime.refusal_pool
         methods = [
             direct.DirectMethod(path, route.direct, route.pool, refusals)
             for path, route in routes.items()

@@ -224,7 +224,7 @@ class DirectCalls:
         self._overfull = False
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
-        self._intakes = {id(method.pool): Intake(method.pool) for method in methods}
+        self._intakes = {id(method.pool): Intake(method.pool, hasty=method.how.hasty) for method in methods}
         pools = [intake.pool for intake in self._intakes.values()]
         self._inline = tuple(pool for pool in pools if isinstance(pool, InlineQueue))
         core.register_completion_queue(self._queue)
@@ -262,7 +262,7 @@ class DirectCalls:
                 return
             intake.open += 1
             context = DirectContext(event, method, intake)
-            if self._overfull or method.pool.full:
+            if method.pool.full or (self._overfull and not intake.hasty):
                 context.turn_away()
             else:
                 intake.take(context)

@@ -1,23 +1,21 @@
 """grpc.health.v1 for a whole worker: every service is up or down together. Judges nothing itself.
 
 Unlike the servicer of grpcio-health-checking this one ends its watches when the worker drains (an open watch would
-hold up the stop), never waits for a watcher while it holds a lock that gRPC's own thread wants, and answers on
-threads of its own, so that a busy worker still says that it lives.
+hold up the stop), and whoever sets the status waits for no watcher: each has a thread that tells it the latest. Check
+has threads apart from those, so that a busy worker still says that it lives.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from server.admission import CallPool
+from server.admission import CallPool, Direct, Handler, RefusalPool, Route
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 OVERALL = ""
-
-Send = Callable[[bytes | None], None]
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,24 +27,19 @@ _REPLIES = {
 
 
 class _Watcher:
-    """One open Watch: sends a status when it differs from the one sent before."""
+    """One open Watch."""
 
-    def __init__(self, send: Send, known: bool) -> None:
-        self._send = send
-        self._known = known
-        self._lock = threading.Lock()
-        self._last: int | None = None
+    __slots__ = ("context", "gone", "woken")
 
-    def tell(self, serving: bool) -> None:
-        status = (_SERVING if serving else _NOT_SERVING) if self._known else _SERVICE_UNKNOWN
-        with self._lock:
-            if status != self._last:
-                self._last = status
-                self._send(_REPLIES[status])
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self.context = context
+        self.gone = False
+        self.woken = threading.Event()
+        """There is something new to look at."""
 
-    def end(self) -> None:
-        with self._lock:
-            self._send(None)
+    def leave(self) -> None:
+        self.gone = True
+        self.woken.set()
 
 
 class Health:
@@ -58,37 +51,45 @@ class Health:
         self._watchers: set[_Watcher] = set()
         self._lock = threading.Lock()
         self._draining = False
+        self._ended = False
         self.serving = False
 
     def set_serving(self, serving: bool) -> None:
-        """Tell the status to everyone who watches; without effect once draining."""
+        """Have the status told to everyone who watches; without effect once draining."""
         with self._lock:
             if self._draining:
                 return
             self.serving = serving
-        self._broadcast()
+        self._wake()
 
     def drain(self) -> None:
         """NOT_SERVING from now on."""
         with self._lock:
             self._draining = True
             self.serving = False
-        self._broadcast()
+        self._wake()
 
     def end_watches(self) -> None:
-        """Complete every open Watch; watchers are expected to connect again, elsewhere."""
-        for watcher in list(self._watchers):
-            watcher.end()
+        """Have every open Watch completed; watchers are expected to connect again, elsewhere."""
+        self._ended = True
+        self._wake()
 
-    def handler(self, pool: CallPool) -> grpc.GenericRpcHandler:
-        """What to register at the server; the calls run on `pool`."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {
-                "Check": grpc.unary_unary_rpc_method_handler(_Check(self, pool)),
-                "Watch": grpc.unary_stream_rpc_method_handler(_Watch(self, pool)),
-            },
-        )
+    def cut_off_watches(self) -> None:
+        """Cancel what is left of them: their callers do not read."""
+        for watcher in list(self._watchers):
+            watcher.context.cancel()
+
+    def routes(self, *, checks: CallPool, watches: CallPool, refusals: RefusalPool) -> dict[str, Route]:
+        """How to serve each method, full name by full name: a Watch keeps a thread of `watches` while it is open."""
+        check, refusal = _Check(self, checks), _Refusal(refusals)
+        refuse: Handler = grpc.stream_stream_rpc_method_handler(refusal)
+        serve_check: Handler = grpc.unary_unary_rpc_method_handler(check)
+        serve_watch: Handler = grpc.unary_stream_rpc_method_handler(_Watch(self, watches))
+        direct = Direct(check, refusal, None, hasty=True)
+        return {
+            f"/{SERVICE_NAME}/Check": Route(serve_check, refuse, checks, direct),
+            f"/{SERVICE_NAME}/Watch": Route(serve_watch, refuse, watches),
+        }
 
     def check(self, service: str) -> bytes | None:
         """The reply for `service`; None when it is unknown."""
@@ -96,17 +97,34 @@ class Health:
             return None
         return _REPLIES[_SERVING if self.serving else _NOT_SERVING]
 
-    def watch(self, service: str, context: grpc.ServicerContext, send: Send) -> None:
-        """Send the status now and on every change, until the caller goes or the watches are ended."""
-        watcher = _Watcher(send, service in self._known)
-        # gRPC's delivering thread runs the callback and must never wait: discarding takes no lock.
-        if context.add_callback(lambda: self._watchers.discard(watcher)):
-            self._watchers.add(watcher)
-            watcher.tell(self.serving)
+    def watch(self, service: str, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """The status now and on every change, until the caller goes or the watches are ended."""
+        watcher = _Watcher(context)
+        self._watchers.add(watcher)
+        try:
+            if context.add_callback(watcher.leave):
+                yield from self._statuses(service in self._known, watcher)
+        finally:
+            self._watchers.discard(watcher)
 
-    def _broadcast(self) -> None:
+    def _statuses(self, known: bool, watcher: _Watcher) -> Iterator[bytes]:
+        sent: int | None = None
+        while True:
+            watcher.woken.clear()
+            if watcher.gone:
+                return
+            status = (_SERVING if self.serving else _NOT_SERVING) if known else _SERVICE_UNKNOWN
+            if status != sent:
+                sent = status
+                yield _REPLIES[status]
+            elif self._ended:
+                return
+            else:
+                watcher.woken.wait()
+
+    def _wake(self) -> None:
         for watcher in list(self._watchers):
-            watcher.tell(self.serving)
+            watcher.woken.set()
 
 
 class _Check:
@@ -122,15 +140,22 @@ class _Check:
 
 
 class _Watch:
-    experimental_non_blocking = True
-    """gRPC then keeps no thread for an open Watch and hands over the function that sends."""
-
     def __init__(self, health: Health, pool: CallPool) -> None:
         self._health = health
         self.experimental_thread_pool = pool
 
-    def __call__(self, raw: bytes, context: grpc.ServicerContext, send: Send) -> None:
-        self._health.watch(_service(raw, context), context, send)
+    def __call__(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        return self._health.watch(_service(raw, context), context)
+
+
+class _Refusal:
+    """Answers a call that there is no room for, without reading its request."""
+
+    def __init__(self, pool: RefusalPool) -> None:
+        self.experimental_thread_pool = pool
+
+    def __call__(self, _: object, context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls ask for the health at once")
 
 
 def _service(raw: bytes, context: grpc.ServicerContext) -> str:

@@ -38,8 +38,10 @@ class Delivered(Protocol):
 class Intake:
     """The calls of one pool."""
 
-    def __init__(self, pool: CallPool | InlineQueue) -> None:
+    def __init__(self, pool: CallPool | InlineQueue, *, hasty: bool = False) -> None:
+        """`hasty` ones give up who has not sent its message as soon as another call needs the room."""
         self.pool = pool
+        self.hasty = hasty
         self.open = 0
         """Calls that have arrived and whose reply is not sent. Only the thread that polls changes it."""
         self._lock = threading.Lock()
@@ -61,11 +63,17 @@ class Intake:
         with self._lock:
             self._unread.append((call, time.monotonic()))
             self._read_on()
+            if self.hasty and self._unread and self._reading:
+                oldest = next(iter(self._reading))
+                del self._reading[oldest]
+                oldest.give_up()
+                self._read_on()
 
     def received(self, call: Delivered) -> None:
         """Note that the call's message has come."""
         with self._lock:
-            del self._reading[call]
+            # One that has been given up just now may have come nevertheless.
+            self._reading.pop(call, None)
             self._held.add(call)
 
     def replied(self, call: Delivered, size: int) -> None:

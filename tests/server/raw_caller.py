@@ -23,8 +23,11 @@ class RawCaller:
         settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, window)
         self._send(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_SETTINGS, _ACK, 0))
 
-    def call(self, method: str, message: bytes, *, ended: bool = True) -> int:
-        """Call a method with a message; the stream. Without `ended`, more of it seems to follow."""
+    def call(self, method: str, message: bytes | None, *, ended: bool = True) -> int:
+        """Call a method with a message, or with one that never comes; the stream.
+
+        Without `ended`, more of it seems to follow.
+        """
         stream = self._next_stream
         self._next_stream += 2
         headers = {
@@ -33,9 +36,11 @@ class RawCaller:
         }  # fmt: skip
         # Each field is a literal that is not to be remembered (RFC 7541, 6.2.2), with its name spelt out.
         block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in headers.items())
-        data = struct.pack(">BI", 0, len(message)) + message
-        flags = _END_STREAM if ended else 0
-        self._send(_frame(_HEADERS, _END_HEADERS, stream, block) + _frame(_DATA, flags, stream, data))
+        frames = _frame(_HEADERS, _END_HEADERS, stream, block)
+        if message is not None:
+            data = struct.pack(">BI", 0, len(message)) + message
+            frames += _frame(_DATA, _END_STREAM if ended else 0, stream, data)
+        self._send(frames)
         return stream
 
     def reset(self, stream: int) -> None:

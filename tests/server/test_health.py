@@ -10,9 +10,14 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server import app, intake
+from tests.server.raw_caller import RawCaller
 from tests.server.serving import Running, failure, serving
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, eventually
 
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+ONE_STATUS = 7
+"""Bytes of a status on the wire."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -125,3 +130,56 @@ def test_undecodable_bytes_are_the_callers_fault(method: str) -> None:
         raw: Any = running.channel.unary_stream(f"/grpc.health.v1.Health/{method}")
         error = failure(lambda: list(raw(b"\xff\xff")))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("window", [0, ONE_STATUS])
+def test_watchers_who_do_not_read_hold_up_neither_the_status_nor_a_drain(window: int) -> None:
+    disk = Disk()
+    with serving(probe=disk.probe, drain_seconds=PATIENCE_SECONDS) as running:
+        health = running.genie.health
+        with RawCaller(running.port, window=window) as raw:
+            for _ in range(5):
+                raw.call(WATCH, b"")
+            eventually(lambda: len(health._watchers) == 5)
+            assert stub(running).Check(request(), timeout=PATIENCE_SECONDS).status == SERVING
+            statuses = watching(running)
+            assert statuses.get(timeout=PATIENCE_SECONDS) == SERVING
+            disk.broken = True
+            assert statuses.get(timeout=PATIENCE_SECONDS) == NOT_SERVING
+            disk.broken = False
+            assert statuses.get(timeout=PATIENCE_SECONDS) == SERVING
+            drained = threading.Thread(target=running.genie.drain, kwargs={"notice": False})
+            drained.start()
+            assert statuses.get(timeout=PATIENCE_SECONDS) == NOT_SERVING
+            assert statuses.get(timeout=PATIENCE_SECONDS) == "end"
+            eventually(lambda: not health._watchers)
+        drained.join()
+
+
+def test_callers_who_ask_for_nothing_give_way_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_MOST_READ", 3)
+    with serving() as running, RawCaller(running.port, window=0) as raw:
+        calls = running.genie._direct
+        assert calls is not None
+        for _ in range(3):
+            raw.call(CHECK, None)
+        eventually(lambda: calls.open == 3)
+        for _ in range(3):
+            raw.call(CHECK, None)
+            raw.call(CHECK, b"")
+            raw.call(WATCH, None)
+            assert stub(running).Check(request(), timeout=PATIENCE_SECONDS).status == SERVING
+    eventually(lambda: calls.open == 0)
+
+
+def test_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_MOST_WATCHES", 2)
+    with serving() as running:
+        watches = [stub(running).Watch(request()) for _ in range(2)]
+        assert [next(watch).status for watch in watches] == [SERVING] * 2
+        error = failure(lambda: next(stub(running).Watch(request())))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert stub(running).Check(request()).status == SERVING
+        watches[0].cancel()
+        eventually(lambda: running.genie._watches.unfinished == 1)
+        assert next(stub(running).Watch(request())).status == SERVING

@@ -78,7 +78,8 @@ class Intake:
 
     def replied(self, call: Delivered, size: int) -> None:
         """Note that the call's reply is there: how long the caller takes to read it holds nobody up."""
-        size += _CALL_BYTES
+        # Python and gRPC's core hold a copy each.
+        size = 2 * size + _CALL_BYTES
         with self._lock:
             self._held.discard(call)
             self._reading.pop(call, None)

@@ -179,7 +179,7 @@ def test_replies_that_nobody_reads_are_bounded(
         return StringValue(value=request.value * 100_000)
 
     monkeypatch.setattr(Echo, "say", say)
-    monkeypatch.setattr(direct, "_MOST_UNSENT", 350_000)
+    monkeypatch.setattr(direct, "_MOST_UNSENT", 650_000)
     with serving(brief=brief, max_queue_ms=60_000) as running, RawCaller(running.port, window=0) as stalled:
         calls = running.genie._direct
         assert calls is not None

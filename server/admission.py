@@ -106,7 +106,7 @@ class InlineQueue:
     def __init__(self, later: CallPool, *, limit: int, queue_seconds: float = math.inf) -> None:
         """`limit` is how many unfinished calls are taken; `queue_seconds` how long one may expect to wait.
 
-        `later` takes the calls that would have to wait for something else.
+        `later` takes the calls that would have to wait for something else, as many as it has room for.
         """
         self.later = later
         self.limit = limit
@@ -131,7 +131,7 @@ class InlineQueue:
     @property
     def full(self) -> bool:
         """Whether another call has to be refused: too many are unfinished, or it would wait for too long."""
-        if self.unfinished + self.unread >= self.limit or _kept_waiting(self) or self.later.full:
+        if self.unfinished + self.unread >= self.limit or _kept_waiting(self):
             return True
         return (len(self._waiting) + self.unread) * self._pace.seconds > self.queue_seconds
 

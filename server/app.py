@@ -75,9 +75,14 @@ class Genie:
         core = direct.core_of(self._server)
         seconds = settings.max_queue_ms / 1e3
         limit, threads = settings.max_concurrent_calls, min(_BRIEF_THREADS, settings.threads)
-        later = CallPool(threads=threads, limit=limit, name="brief", queue_seconds=seconds)
-        # grpc-python alone serves no call on the thread that polls.
-        self._brief = later if core is None else InlineQueue(later, limit=limit, queue_seconds=seconds)
+        self._brief: CallPool | InlineQueue
+        if core is None:
+            # grpc-python alone serves no call on the thread that polls.
+            self._brief = CallPool(threads=threads, limit=limit, name="brief", queue_seconds=seconds)
+        else:
+            # Calls that wait for a catalogue leave room for those that do not.
+            later = CallPool(threads=threads, limit=max(limit // 2, 1), name="brief")
+            self._brief = InlineQueue(later, limit=limit, queue_seconds=seconds)
         self._streams = CallPool(threads=settings.max_streams, limit=settings.max_streams, name="stream")
         self._control = CallPool(
             threads=_CONTROL_THREADS, limit=settings.max_concurrent_calls, name="control"

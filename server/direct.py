@@ -167,7 +167,11 @@ class DirectContext:
             return
         pool = self._intake.pool
         if isinstance(reply, WouldWait) and isinstance(pool, InlineQueue) and not self._watched:
-            self._hand_over(message, pool.later)
+            if pool.later.full:
+                # What they wait for is not what the others need.
+                self.refuse()
+            else:
+                self._hand_over(message, pool.later)
             return
         if not isinstance(reply, Aborted):
             self._fail("a call ended in an error outside its handler", reply)

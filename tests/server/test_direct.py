@@ -287,6 +287,29 @@ def test_a_call_that_would_wait_is_served_on_a_thread(monkeypatch: pytest.Monkey
     assert where == [("direct", False), ("brief_0", True)]
 
 
+def test_calls_that_would_wait_leave_room_for_those_that_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = threading.Event()
+
+    def wait(_: Echo, request: StringValue, call: Call) -> StringValue:
+        if request.value == "at once":
+            return request
+        if not call.may_wait:
+            raise WouldWait
+        assert hold.wait(PATIENCE_SECONDS)
+        return request
+
+    monkeypatch.setattr(Echo, "say", wait)
+    with serving(brief=frozenset({SAY}), max_concurrent_calls=8) as running, ThreadPoolExecutor(4) as callers:
+        waiting = [callers.submit(running.client.say, say("x"), timeout=PATIENCE_SECONDS) for _ in range(4)]
+        eventually(lambda: running.genie._brief.unfinished == 4)
+        error = failure(lambda: running.client.say(say("x"), timeout=PATIENCE_SECONDS))
+        assert reason(error) == "SERVER_OVERLOADED"
+        assert running.client.say(say("at once"), timeout=PATIENCE_SECONDS).value == "at once"
+        hold.set()
+        assert [one.result().value for one in waiting] == ["x"] * 4
+        eventually(lambda: _open(running) == running.genie._brief.unfinished == 0)
+
+
 def test_callers_who_do_not_read_their_replies_hold_nobody_up(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

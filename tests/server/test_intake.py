@@ -157,20 +157,6 @@ def test_where_calls_are_served_those_behind_wait_on(monkeypatch: pytest.MonkeyP
     assert (pool.unread, pool.full) == (0, False)
 
 
-def test_a_queue_with_a_long_queue_behind_it_is_full() -> None:
-    hold = threading.Event()
-    later = CallPool(threads=1, limit=2, name="later")
-    queue = InlineQueue(later, limit=100)
-    full = []
-    for _ in range(2):
-        later.submit(hold.wait, PATIENCE_SECONDS)
-        full.append(queue.full)
-    assert full == [False, True]
-    hold.set()
-    eventually(lambda: not queue.full)
-    queue.shutdown()
-
-
 @pytest.mark.parametrize("brief", [frozenset({SAY}), frozenset[str]()])
 def test_replies_that_nobody_reads_are_bounded(
     brief: frozenset[str], monkeypatch: pytest.MonkeyPatch

@@ -42,12 +42,12 @@ class Plan(NamedTuple):
 
     size: world.Size
     warm: int
-    """Requests before anything is measured, as in `bench.serve`."""
+    """Requests before anything is measured."""
     requests: int
     seconds: float
 
 
-FULL = Plan(world.W1, 60_000, 6_000, 12.0)
+FULL = Plan(world.W1, 30_000, 6_000, 12.0)
 BRIEF = Plan(world.Size(10_000, 10_000), 6_000, 2_000, 4.0)
 QUICK = Plan(world.QUICK, 200, 300, 1.0)
 

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ from engine.learner.training import train
 from engine.neighbours import build_index
 from engine.peers import Peers, train_peers
 from engine.serving import Models
-from engine.types import F4, I8, AnswerBatch, Concept, LearnerProfile, Prerequisite, Question
+from engine.types import F4, F8, I8, AnswerBatch, Concept, LearnerProfile, Prerequisite, Question
 from server.answer_facts import FactSource, answer_facts
 from server.model_parts import parts_of
 from server.models import ModelDirectory
@@ -100,8 +100,14 @@ def question_id(row: int) -> str:
 
 def zipf_learners(size: Size, count: int, rng: np.random.Generator) -> I8:
     """Draw `count` learner numbers with P(k) ∝ (k + 1)^-1.1."""
-    weight = np.arange(1, size.learners + 1) ** -ZIPF
-    return np.asarray(np.searchsorted(np.cumsum(weight) / weight.sum(), rng.random(count)), np.int64)
+    return np.asarray(np.searchsorted(_zipf(size.learners), rng.random(count)), np.int64)
+
+
+@cache
+def _zipf(count: int) -> F8:
+    """The chance of each number or one before it."""
+    weight = np.arange(1, count + 1) ** -ZIPF
+    return np.asarray(np.cumsum(weight) / weight.sum(), np.float64)
 
 
 def cache_folder(given: Path | None = None) -> Path:

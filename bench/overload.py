@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     seconds: float
 
 
-FULL = Plan(world.W1, 30_000, 6_000, 12.0)
+FULL = Plan(world.W1, 30_000, 6_000, 10.0)
 BRIEF = Plan(world.Size(10_000, 10_000), 6_000, 2_000, 4.0)
 QUICK = Plan(world.QUICK, 200, 300, 1.0)
 

@@ -39,7 +39,7 @@ from bench.stand import Stand, private_megabytes
 LOADS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Shares of its own saturation rate at which latency is looked at, for the curve."""
 FULL = Plan(
-    world.W1, 5, 60_000, 6_000, 4_000, 8.0, 40, (10_000, 100_000, 1_000_000), (5_000, 50_000, 1_000_000)
+    world.W1, 9, 60_000, 5_000, 4_000, 8.0, 40, (10_000, 100_000, 1_000_000), (5_000, 50_000, 1_000_000)
 )
 BRIEF = Plan(
     world.Size(10_000, 10_000),
@@ -207,7 +207,7 @@ def batch(bench: Bench) -> bool:
         stand.ask("draw", learners=[name for group in groups for name in group], batches=groups)
     ratios, rates, cpu, found, alone = [], [], [], [], []
     bench.batch.closed(plan.batches, connections=2)
-    for _ in range(max(2, plan.rounds // 2)):
+    for _ in range(max(2, plan.rounds // 3)):
         single = bench.recommend.closed(plan.requests // 2)
         many = bench.batch.closed(plan.batches, connections=2)
         rates.append(len(many.times.took) * BATCH / (many.times.took.sum() / 2))

@@ -66,7 +66,7 @@ def workers(data: Path, plan: Plan, at: Cores) -> bool:
                 stand.give_way()
             targets.append(recommend_target(stands, plan.size, at.load))
             # Each worker has pools of its own, to be filled by its own share of the requests.
-            targets[-1].closed(plan.warm // 3 * len(stands))
+            targets[-1].closed(plan.warm // 4 * len(stands))
         for target in targets * WORKER_ROUNDS:
             count = len(target.stands)
             run = target.closed_for(plan.seconds / 3, count * CONNECTIONS)
@@ -131,7 +131,7 @@ def growth(plan: Plan, what: str, at: Cores, bar: str, cache: Path | None) -> bo
             data = stack.enter_context(world.opened(size, writable=False, cache=cache))
             stands.append(stack.enter_context(served(data, size, at.server))[0])
             targets.append(recommend_target(stands[-1:], size, at.load))
-            targets[-1].closed(plan.warm // 3)
+            targets[-1].closed(plan.warm // 4)
         runs: list[list[Run]] = [[] for _ in sizes]
         for turn in range(4):
             for target, own in zip(targets, runs, strict=True):

@@ -19,7 +19,6 @@ from store.api import Partition, Reader, StoreError, Table
 from store.lmdb_store import LmdbStore
 from store.lmdb_store.store import Opener
 from store.slate_journal import (
-    FILE_BYTES,
     SUFFIX,
     UNFINISHED,
     Journal,
@@ -38,7 +37,7 @@ RETRY_SECONDS = 1.0
 """Between tries to move, or to make a journal, when the store or the disk refuses."""
 UNFINISHED_SECONDS = 60.0
 """After this, nobody is making a journal any more that has not got its name."""
-COMPACT_BYTES = FILE_BYTES // 4
+COMPACT_BYTES = 1 << 20
 """Past this, the next move brings what waits back to the start of the journal."""
 _READS = 10
 """Tries to read a journal whole while others move it and use its place again."""

@@ -27,7 +27,7 @@ from store.api import Partition
 
 SUFFIX = ".slates"
 UNFINISHED = ".slates-new"
-FILE_BYTES = 4 << 20
+FILE_BYTES = 16 << 20
 ID_BYTES = 32
 
 _MAGIC = 0x31_53_45_54_41_4C_53

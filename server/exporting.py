@@ -46,7 +46,7 @@ def export_tables(
             question_row(question, [records.concept_ids[row] for row in question.concept_rows])
             for question in records.questions
         ),
-        LEARNERS: lambda: _learners(store, tenant),
+        LEARNERS: lambda: _learners(store, tenant, records),
         ANSWERS: lambda: _answers(store, tenant, records),
     }
     counts = {}
@@ -63,12 +63,15 @@ def export_tables(
     return counts
 
 
-def _learners(store: Store, tenant: str) -> Iterator[dict[str, Value]]:
+def _learners(store: Store, tenant: str, records: CatalogRecords) -> Iterator[dict[str, Value]]:
+    """Each learner, without the concept of a goal that the catalogue has lost, which no import would take."""
+    present = {concept.concept_id for concept in records.concepts}
     for learner_id in all_learners(store, tenant, StoreTable.PROFILE):
         with store.read(Partition(tenant, learner_id)) as reader:
             profile = read_profile(reader)
         if profile is not None:
-            yield learner_row(profile)
+            row = learner_row(profile)
+            yield row if profile.goal.concept_id in present else row | {"goal_concept_id": ""}
 
 
 def _answers(store: Store, tenant: str, records: CatalogRecords) -> Iterator[dict[str, Value]]:

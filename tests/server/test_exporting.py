@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from engine.types import Concept
+from engine.types import Concept, LearnerGoal, LearnerProfile
 from server.data_files import DataFileError, read_chunks
 from server.data_tables import ANSWERS, CONCEPTS, LEARNERS, QUESTIONS, TABLES
 from server.exporting import export_learner, export_tables
 from store.api import Partition, Store
 from store.catalogs import delete_concepts, load_catalog, upsert_concepts
-from store.learners import read_answers, read_profile
+from store.learners import create_profile, read_answers, read_profile
 from store.memory_store import MemoryStore
 from store.stores import Stores, memory_stores
 from tests.server.data_world import NOW, new_import, write_csv, write_world
@@ -154,3 +155,40 @@ def test_what_was_deleted_is_not_exported(stores: Stores, tmp_path: Path) -> Non
     path = tmp_path / "concepts.jsonl"
     assert export_tables(stores.state, "default", {CONCEPTS: path}) == {"concepts": 1}
     assert path.read_text() == '{"concept_id": "kept"}\n'
+
+
+def test_a_goal_whose_concept_was_deleted_keeps_no_learner_from_moving(
+    stores: Stores, tmp_path: Path
+) -> None:
+    concepts = [Concept("kept", 0), Concept("gone", 0)]
+    stores.state.update(Partition("default"), lambda tx: upsert_concepts(tx, concepts, now=NOW))
+    due = LearnerGoal("gone", daily_minutes=20.0, due_at=NOW + 86_400.0)
+    lost = LearnerProfile(
+        "u",
+        "Ada",
+        time_zone="Europe/Berlin",
+        goal=due,
+        labels={"class": "7b"},
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    held = dataclasses.replace(lost, learner_id="v", goal=dataclasses.replace(due, concept_id="kept"))
+    for profile in (lost, held):
+        partition = Partition("default", profile.learner_id)
+        stores.state.update(partition, partial(create_profile, profile=profile))
+    stores.state.update(Partition("default"), lambda tx: delete_concepts(tx, ["gone"], now=NOW))
+    paths = {table: tmp_path / f"{table.name}.csv" for table in TABLES}
+    export_tables(stores.state, "default", paths)
+    record = export_learner(stores, "default", "u")
+    assert record is not None
+    assert record["learner"]["goal"]["concept_id"] == "gone", "all that is held of one learner stays as it is"
+
+    second = MemoryStore()
+    report = new_import(second).files(paths)
+    assert (report.learners.created, report.rejected) == (2, 0)
+    for told in (dataclasses.replace(lost, goal=dataclasses.replace(due, concept_id="")), held):
+        with second.read(Partition("default", told.learner_id)) as reader:
+            profile_there = read_profile(reader)
+        assert profile_there is not None
+        assert dataclasses.replace(profile_there, updated_at=NOW) == told
+    second.close()

@@ -6,7 +6,7 @@ Kept in the store that may be lost: what is forgotten is reported again, and the
 from typing import NamedTuple
 
 from store.api import Bulk, Partition, Store, Table
-from store.slate_ring import erasure_in, owner_of
+from store.erasures import erasures_of
 
 
 class Meeting(NamedTuple):
@@ -31,8 +31,8 @@ def keep_meeting(
     value = meeting.phase.to_bytes(2, "big") + bytes((meeting.exposed,))
 
     def keep(bulk: Bulk) -> None:
-        (erased,) = bulk.get_many(Table.ERASED, [(0, owner_of(partition.learner_id))])
-        if at > erasure_in(erased):
+        (erased,) = erasures_of(bulk, [partition.learner_id])
+        if at > erased:
             bulk.put_many(Table.MET_EXPERIMENT, [(1, experiment_id.encode(), value)])
 
     store.submit_bulk([Partition(partition.tenant), partition], keep).result()

@@ -6,6 +6,7 @@ killed one has left is moved, once, by the next that opens the store. Who looks 
 all journals, then at the tables again: it may have moved meanwhile.
 """
 
+import math
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from store import keys
 from store.api import Partition, Reader, StoreError, Table
+from store.erasures import any_erasure, erasure_of
 from store.lmdb_store import LmdbStore
 from store.lmdb_store.store import Opener
 from store.slate_journal import (
@@ -28,7 +30,7 @@ from store.slate_journal import (
     lock_of_dead,
     recorded,
 )
-from store.slate_ring import erasure_of, take_in, write_owners
+from store.slate_ring import take_in, write_owners
 from store.tallies import tally_slates
 
 MOVE_SECONDS = 0.1
@@ -252,11 +254,14 @@ def _move(opened: Opener, journals: Iterable[Journal], own: OwnJournal | None) -
     counts: Counter[tuple[str, int]] = Counter()
     questions: Counter[tuple[str, int]] = Counter()
     tenants = {tenant: opened(Partition(tenant)) for tenant in {partition.tenant for partition in by_learner}}
+    erasing = {tenant for tenant, reader in tenants.items() if any_erasure(reader)}
     # In the order of their keys, so that a page is looked for once.
     for partition in sorted(by_learner):
         slates = by_learner[partition]
         pairs = [(slate.recommendation_id, slate.value) for slate in slates]
-        erased = erasure_of(tenants[partition.tenant], partition.learner_id)
+        erased = -math.inf
+        if partition.tenant in erasing:
+            erased = erasure_of(tenants[partition.tenant], partition.learner_id)
         new, first = take_in(opened(partition), pairs, erased)
         if first:
             owners.setdefault(partition.tenant, []).append(partition.learner_id)

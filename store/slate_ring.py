@@ -3,16 +3,11 @@
 Inside the learner's partition: SLATE by slot of a ring, and one SLATE_ID, which holds how many there ever were (u64
 big-endian) and the rest of the id of each slot's slate. A slate's id begins with a digest of its learner's id, which
 SLATE_OWNER in the tenant's own partition turns back into the learner; that entry is written with the first slate.
-
-Under the same digest ERASED notes in the tenant's own partition when a learner was erased (f64, epoch seconds): what
-was made up to then, and comes later, is not kept.
 """
 
 import hashlib
 import math
-import struct
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from store import codec
 from store.api import Reader, StoreError, Table, Transaction
@@ -23,11 +18,7 @@ OWNER_BYTES = 12
 OWNER_CHARACTERS = 16
 ID_CHARACTERS = 32
 TOKEN_CHARACTERS = ID_CHARACTERS - OWNER_CHARACTERS
-NOTE_SECONDS = 86_400.0
-"""How long an erasure is noted at least: nothing made before one is on its way for so long."""
-_CLEARED_A_NOTE = 8
 _COUNT_BYTES = 8
-_MOMENT = struct.Struct(">d")
 
 
 class Ring:
@@ -113,25 +104,6 @@ def made_by(value: bytes, erased: float) -> bool:
         return codec.SLATE.decode(value).created_at <= erased
     except StoreError:
         return True
-
-
-def note_erasure(tx: Transaction, learner_id: str, at: float) -> None:
-    """Note that a learner was erased at `at`; the transaction is of the tenant. Clears some notes nobody needs."""
-    owner = owner_of(learner_id)
-    for key, value in list(islice(tx.scan(Table.ERASED, start=owner), _CLEARED_A_NOTE)):
-        if erasure_in(value) < at - NOTE_SECONDS:
-            tx.delete(Table.ERASED, key)
-    tx.put(Table.ERASED, owner, _MOMENT.pack(max(at, erasure_of(tx, learner_id))))
-
-
-def erasure_of(reader: Reader, learner_id: str) -> float:
-    """When a learner was erased, as far as that is noted; −inf when it is not. The reader is of the tenant."""
-    return erasure_in(reader.get(Table.ERASED, owner_of(learner_id)))
-
-
-def erasure_in(value: bytes | None) -> float:
-    """The moment in an entry of ERASED; −inf when there is none."""
-    return -math.inf if value is None else float(_MOMENT.unpack(value)[0])
 
 
 def write_owners(tx: Transaction, learner_ids: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 from store import codec
 from store.api import Bulk, Partition, Store, StoreError, Table, Transaction
+from store.erasures import erasure_of, erasures_of, note_erasure
 from store.overlay import erase_everything
 from store.records import SlateRecord
 from store.serving_store import ServingStore
@@ -23,10 +24,7 @@ from store.slate_ring import (
     RING,
     TOKEN_CHARACTERS,
     Ring,
-    erasure_in,
-    erasure_of,
     made_by,
-    note_erasure,
     owner_of,
     slot_key,
     token_of,
@@ -195,8 +193,8 @@ def _write(store: Store, tenant: str, slates: Sequence[SlateRecord]) -> "list[Sl
     partitions = [Partition(tenant), *(Partition(tenant, learner_id) for learner_id in by_learner)]
 
     def write(bulk: Bulk) -> "list[SlateRecord | StoreError]":
+        erasures = erasures_of(bulk, list(by_learner))
         keys = [(0, owner_of(learner_id)) for learner_id in by_learner]
-        erasures = list(map(erasure_in, bulk.get_many(Table.ERASED, keys)))
         held = bulk.get_many(Table.SLATE_OWNER, keys)
         written: list[SlateRecord | StoreError] = list(slates)
         owners = []

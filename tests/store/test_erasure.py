@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from store import serving_store
-from store.api import Partition, Table
+from store.api import Partition, Reader, Table
+from store.erasures import NOTE_SECONDS, erasure_of
 from store.experiment_meetings import Meeting, find_meeting, keep_meeting
 from store.serving_store import ServingStore
-from store.slate_ring import NOTE_SECONDS
-from store.slates import erase_slates, find_slate, list_slates, settle
+from store.slates import erase_slates, find_slate, list_slates, settle, write_slates
 from tests.store.lmdb_world import child, line_of, tell
 from tests.store.test_serving_store import ANN, BOB, NOW, counted, in_tables, keep, made
 
@@ -94,3 +94,24 @@ def test_a_meeting_with_an_experiment_is_not_remembered_past_an_erasure(store: S
     assert find_meeting(store, ANN, "x") is None
     keep_meeting(store, ANN, "x", Meeting(0, True), at=NOW + 1.0)
     assert find_meeting(store, ANN, "x") == Meeting(0, True)
+
+
+def test_a_move_looks_for_erasures_of_learners_only_where_a_tenant_has_any(
+    store: ServingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def looked(reader: Reader, learner_id: str) -> float:
+        asked.append(learner_id)
+        return erasure_of(reader, learner_id)
+
+    monkeypatch.setattr(serving_store, "erasure_of", looked)
+    keep(store, made(0), made(1, "bob"))
+    settle(store)
+    assert (asked, in_tables(store), in_tables(store, BOB)) == ([], 1, 1)
+    erase_slates(store, ANN, up_to=NOW + 5)
+    keep(store, made(2), made(3, "bob"))
+    assert write_slates(store, "other", [made(4, "cleo")])
+    settle(store)
+    assert (sorted(asked), in_tables(store), in_tables(store, BOB)) == (["ann", "bob"], 0, 2)
+    assert in_tables(store, Partition("other", "cleo")) == 1

@@ -67,7 +67,7 @@ class Table(bytes, Enum):
     MOVED = b"\x44"
     """Of the serving store as such: how far the journals of slates were moved to its tables."""
     ERASED = b"\x45"
-    """Of a tenant in the serving store: when a learner was erased, by a digest of the id."""
+    """Of a tenant, in both stores: when a learner was erased, by a digest of the id."""
     EXPERIMENT = b"\x60"
     EXPERIMENT_REPORT = b"\x61"
     EXPERIMENT_LEARNER = b"\x62"

@@ -194,16 +194,21 @@ def record_feedback(tx: Transaction, events: Sequence[FeedbackEvent]) -> list[Ou
     """Store events once each; what became of each."""
     outcomes = []
     for event in events:
-        key = codec.digest(event.event_id)
-        value = tx.get(Table.FEEDBACK, key)
-        if value is None:
-            tx.put(Table.FEEDBACK, key, codec.FEEDBACK.encode(event))
+        outcome = repeated_feedback(tx, event)
+        if outcome is None:
+            tx.put(Table.FEEDBACK, codec.digest(event.event_id), codec.FEEDBACK.encode(event))
             tally(tx, utc_day(event.happened_at), feedback_cell(event.kind))
-            outcomes.append(Outcome.RECORDED)
-        else:
-            same = _told(codec.FEEDBACK.decode(value)) == _told(event)
-            outcomes.append(Outcome.DUPLICATE if same else Outcome.REUSED)
+            outcome = Outcome.RECORDED
+        outcomes.append(outcome)
     return outcomes
+
+
+def repeated_feedback(reader: Reader, event: FeedbackEvent) -> Outcome | None:
+    """What an event is whose id was recorded before; None for one that is new."""
+    first = find_feedback(reader, event.event_id)
+    if first is None:
+        return None
+    return Outcome.DUPLICATE if _told(first) == _told(event) else Outcome.REUSED
 
 
 def find_feedback(reader: Reader, event_id: str) -> FeedbackEvent | None:

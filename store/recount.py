@@ -1,7 +1,9 @@
 """What each learner has added to the tallies, told from what is stored of them: to count, to recount, to erase."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from engine.types import I8
 from store import codec
 from store.answer_log import AnswerLog, chronological, join_logs
 from store.api import Bulk, Partition, Reader, Store, Table, Transaction
+from store.erasures import note_erasure
 from store.learners import read_answers, read_feedback, read_profile
 from store.overlay import erase_everything
 from store.replay import all_learners
@@ -111,6 +114,22 @@ def erase_learner(tx: Transaction, now: float) -> int:
         kept.count(today, Tally.DELETED)
     changes.write(tx)
     kept.write_erased(tx)
+    return removed
+
+
+def erase_noted(bulk: Bulk, learner_id: str, now: float, *, known: bool) -> int:
+    """`erase_learner` in the second of the bulk's partitions, noted in the first, the tenant's.
+
+    Nothing is noted of learners of whom this store holds nothing, unless they are `known` otherwise.
+    """
+    removed = bulk.alone(1, partial(erase_learner, now=now))
+    if isinstance(removed, Exception):
+        raise removed
+    if removed or known:
+        # Of now, when nobody else writes: what was made before this may yet come.
+        noted = bulk.alone(0, partial(note_erasure, learner_id=learner_id, at=time.time()))
+        if noted is not None:
+            raise noted
     return removed
 
 

@@ -1,6 +1,7 @@
 """What became of recommended questions: events into the store and into the learner's taste. Knows no scores."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -18,8 +19,9 @@ from server.rpc import Call
 from server.services.answers import committed
 from server.tenants import Bundle, Tenants
 from server.validate import Violations
-from store.api import Partition, Store, Transaction
-from store.learners import Outcome, find_feedback, record_feedback
+from store.api import Bulk, Partition, Store, Transaction
+from store.erasures import erasures_of
+from store.learners import Outcome, find_feedback, record_feedback, repeated_feedback
 from store.records import FeedbackEvent, SlateRecord
 from store.slates import find_slate
 from store.tastes import MOST_DISMISSED, Taste, read_taste, write_taste
@@ -40,6 +42,15 @@ _STATUSES = {
     Outcome.RECORDED: pb.FEEDBACK_STATUS_RECORDED,
     Outcome.DUPLICATE: pb.FEEDBACK_STATUS_DUPLICATE,
 }
+
+
+class _Told(NamedTuple):
+    """An event of a call."""
+
+    place: int
+    record: FeedbackEvent
+    slate_at: float
+    """When its slate was made; −inf for one without a slate."""
 
 
 class _Kept(NamedTuple):
@@ -76,45 +87,35 @@ def take_feedback(
     results = [pb.FeedbackResult(event_id=event.event_id) for event in events]
     bundle = tenants.of(call)
     slates: dict[str, SlateRecord | None] = {}
-    by_learner: dict[str, list[tuple[int, FeedbackEvent]]] = {}
-    doubtful: list[tuple[int, FeedbackEvent]] = []
+    by_learner: dict[str, list[_Told]] = {}
     for place, event in enumerate(events):
         try:
             check = Violations().item("events", place)
             happened_at = _check(check, event, call.now)
             if event.recommendation_id not in slates:
                 slates[event.recommendation_id] = find_slate(serving, call.tenant, event.recommendation_id)
-            record = _resolve(bundle, slates[event.recommendation_id], event, happened_at, call.now)
-        except errors.RecommendationNotFound:
-            # It may be a repeat: slates make room for newer ones and are not durable, events are kept.
-            doubtful.append((place, _bare(event, happened_at, call.now)))
+            slate = slates[event.recommendation_id]
+            record, slate_at = _resolve(bundle, slate, event, happened_at, call.now)
         except errors.GenieError as error:
             _refuse(results[place], error)
         else:
-            by_learner.setdefault(event.learner_id, []).append((place, record))
-    pending = []
-    for learner_id, group in by_learner.items():
-        records = [record for _, record in group]
-        operation = store.submit(Partition(call.tenant, learner_id), partial(_record, records=records))
-        pending.append((operation, group))
-    asked = [
-        store.submit(Partition(call.tenant, events[place].learner_id), partial(_repeated, record=record))
-        for place, record in doubtful
-    ]
-    for operation, group in pending:
-        outcomes = committed(operation, call)
-        for (place, record), kept in zip(group, outcomes, strict=True):
-            _fill(results[place], record, kept)
-    for (place, record), question in zip(doubtful, asked, strict=True):
-        try:
-            _fill(results[place], record, committed(question, call))
-        except errors.RecommendationNotFound as error:
-            _refuse(results[place], error)
+            by_learner.setdefault(event.learner_id, []).append(_Told(place, record, slate_at))
+    if by_learner:
+        partitions = [Partition(call.tenant), *(Partition(call.tenant, name) for name in by_learner)]
+        work = partial(_record_all, by_learner=by_learner)
+        outcomes = committed(store.submit_bulk(partitions, work), call)
+        for told, outcome in zip(by_learner.values(), outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            for one, kept in zip(told, outcome, strict=True):
+                _fill(results[one.place], one.record, kept)
     return results
 
 
-def _fill(result: pb.FeedbackResult, record: FeedbackEvent, kept: _Kept) -> None:
-    if kept.outcome is Outcome.REUSED:
+def _fill(result: pb.FeedbackResult, record: FeedbackEvent, kept: _Kept | None) -> None:
+    if kept is None:
+        _refuse(result, errors.RecommendationNotFound(recommendation_id=record.recommendation_id))
+    elif kept.outcome is Outcome.REUSED:
         _refuse(result, errors.IdempotencyKeyReused(field="event_id", id=record.event_id))
     else:
         result.status = _STATUSES[kept.outcome]
@@ -124,19 +125,6 @@ def _fill(result: pb.FeedbackResult, record: FeedbackEvent, kept: _Kept) -> None
 def _refuse(result: pb.FeedbackResult, error: errors.GenieError) -> None:
     result.status = pb.FEEDBACK_STATUS_REJECTED
     result.error.CopyFrom(error.status())
-
-
-def _repeated(tx: Transaction, *, record: FeedbackEvent) -> _Kept:
-    """What an event without a slate is, if it was recorded before. Raises RecommendationNotFound, which undoes it."""
-    outcome = record_feedback(tx, [record])[0]
-    if outcome is Outcome.RECORDED:
-        raise errors.RecommendationNotFound(recommendation_id=record.recommendation_id)
-    return _kept(tx, record, outcome)
-
-
-def _kept(tx: Transaction, record: FeedbackEvent, outcome: Outcome) -> _Kept:
-    first = find_feedback(tx, record.event_id)
-    return _Kept(outcome, record.happened_at if first is None else first.happened_at)
 
 
 def _check(check: Violations, event: pb.FeedbackEvent, now: float) -> float:
@@ -156,10 +144,15 @@ def _check(check: Violations, event: pb.FeedbackEvent, now: float) -> float:
 
 def _resolve(
     bundle: Bundle, slate: SlateRecord | None, event: pb.FeedbackEvent, happened_at: float, now: float
-) -> FeedbackEvent:
-    """The event with the facts that learning from it needs. Raises RecommendationNotFound, QuestionNotRecommended."""
+) -> tuple[FeedbackEvent, float]:
+    """The event with the facts that learning from it needs, and when its slate was made; bare, and −inf, without one.
+
+    Raises QuestionNotRecommended.
+    """
+    record = _bare(event, happened_at, now)
     if slate is None or slate.learner_id != event.learner_id:
-        raise errors.RecommendationNotFound(recommendation_id=event.recommendation_id)
+        # It may be a repeat: slates make room for newer ones and are not durable, events are kept.
+        return record, -math.inf
     if event.question_id not in slate.question_ids:
         raise errors.QuestionNotRecommended(
             recommendation_id=event.recommendation_id, question_id=event.question_id
@@ -167,12 +160,13 @@ def _resolve(
     item = Slate.from_bytes(slate.payload).items[slate.question_ids.index(event.question_id)]
     catalog, concept = bundle.catalog, int(item["concept"])
     known = concept < catalog.concept_count
-    return replace(
-        _bare(event, happened_at, now),
+    found = replace(
+        record,
         question_row=int(item["question"]),
         sources=int(item["sources"]),
         area=catalog.areas[int(catalog.area_code[concept])] if known else "",
     )
+    return found, slate.created_at
 
 
 def _bare(event: pb.FeedbackEvent, happened_at: float, now: float) -> FeedbackEvent:
@@ -188,14 +182,41 @@ def _bare(event: pb.FeedbackEvent, happened_at: float, now: float) -> FeedbackEv
     )
 
 
-def _record(tx: Transaction, *, records: Sequence[FeedbackEvent]) -> list[_Kept]:
-    outcomes = record_feedback(tx, records)
-    taste = read_taste(tx)
-    for record, outcome in zip(records, outcomes, strict=True):
+def _record_all(
+    bulk: Bulk, *, by_learner: Mapping[str, Sequence[_Told]]
+) -> list[list[_Kept | None] | Exception]:
+    """Record each learner's events, for itself, in one transaction with what is noted of erasures."""
+    erasures = erasures_of(bulk, list(by_learner))
+    return [
+        bulk.alone(number, partial(_record, events=events, erased=erased))
+        for number, (events, erased) in enumerate(zip(by_learner.values(), erasures, strict=True), start=1)
+    ]
+
+
+def _record(tx: Transaction, *, events: Sequence[_Told], erased: float) -> list[_Kept | None]:
+    """What became of a learner's events; None where there is no slate, or it went with the learner at `erased`."""
+    kept: list[_Kept | None] = []
+    before = taste = read_taste(tx)
+    for _, record, slate_at in events:
+        if slate_at > erased:
+            outcome = record_feedback(tx, [record])[0]
+        else:
+            repeated = repeated_feedback(tx, record)
+            if repeated is None:
+                kept.append(None)
+                continue
+            outcome = repeated
         if outcome is Outcome.RECORDED:
             taste = learned(taste, record)
-    write_taste(tx, taste)
-    return [_kept(tx, record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
+        kept.append(_kept(tx, record, outcome))
+    if taste is not before:
+        write_taste(tx, taste)
+    return kept
+
+
+def _kept(tx: Transaction, record: FeedbackEvent, outcome: Outcome) -> _Kept:
+    first = find_feedback(tx, record.event_id)
+    return _Kept(outcome, record.happened_at if first is None else first.happened_at)
 
 
 def learned(taste: Taste, event: FeedbackEvent) -> Taste:

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -31,7 +32,7 @@ from server.validate import Violations
 from store.answer_log import chronological
 from store.api import Partition, Reader, Store, Table, Transaction
 from store.learners import create_profile, read_answers, read_profile, read_state, write_profile
-from store.recount import erase_learner
+from store.recount import erase_noted
 from store.slates import erase_slates
 
 DEFAULT_PAGE = 100
@@ -136,7 +137,9 @@ class LearnerService:
         with self._store.read(partition) as reader:
             known = read_profile(reader) is not None
         entries = erase_slates(self._serving, partition)
-        entries += committed(self._store.submit(partition, lambda tx: erase_learner(tx, call.now)), call)
+        work = partial(erase_noted, learner_id=learner_id, now=call.now, known=known or entries > 0)
+        erasing = self._store.submit_bulk([Partition(call.tenant), partition], work)
+        entries += committed(erasing, call)
         if known or entries:
             # Whoever has read what is erased now, or has an answer among it, called before this moment.
             erased = time.time()

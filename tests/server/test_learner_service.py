@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -12,8 +12,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import recommendation_service_pb2
 from server import errors
-from store.api import IdempotencyKeyReused, Partition, Table, Transaction
-from store.slates import list_slates
+from server.services import feedback
+from store.api import Bulk, IdempotencyKeyReused, Partition, Store, Table
+from store.records import SlateRecord
+from store.slates import find_slate, list_slates
 from tests.server.learner_world import Goal, Learner, World, refused, violations
 from tests.server.service_calls import NOW, a_call
 
@@ -234,7 +236,7 @@ def test_what_is_recommended_while_a_learner_is_erased_goes_with_them(
     world.answer("u-1", "count", at=NOW - 100, count=3)
     asked = recommendation_service_pb2.RecommendRequest(learner_id="u-1")
     active = recommendation_service_pb2.ListActiveRecommendationsRequest(learner_id="u-1")
-    submit = world.store.submit
+    submit = world.store.submit_bulk
 
     def recommend() -> None:
         world.recommendations.recommend(asked, a_call(now=time.time()))
@@ -243,15 +245,70 @@ def test_what_is_recommended_while_a_learner_is_erased_goes_with_them(
         reply = world.recommendations.list_active_recommendations(active, a_call(now=time.time()))
         return len(reply.recommendations)
 
-    def slow(partition: Partition, operation: Callable[[Transaction], object]) -> "Future[object]":
+    def slow(partitions: Sequence[Partition], operation: Callable[[Bulk], object]) -> "Future[object]":
         recommend()
-        return submit(partition, operation)
+        done = submit(partitions, operation)
+        slowed.append(done)
+        return done
 
-    monkeypatch.setattr(world.store, "submit", slow)
+    slowed: list[Future[object]] = []
+    monkeypatch.setattr(world.store, "submit_bulk", slow)
     world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="u-1"), a_call())
-    assert listed() == 0
+    assert (len(slowed), listed()) == (1, 0)
     recommend()
     assert listed() == 1
+
+
+def recommended(world: World, learner_id: str) -> recommendation_service_pb2.Recommendation:
+    asked = recommendation_service_pb2.RecommendRequest(learner_id=learner_id)
+    reply = world.recommendations.recommend(asked, a_call(now=time.time()))
+    return recommendation_service_pb2.RecommendResponse.FromString(reply.SerializeToString()).recommendation
+
+
+def told(world: World, *slates: recommendation_service_pb2.Recommendation) -> list[str]:
+    """The name of each result's status, of one event on each slate."""
+    events = [
+        recommendation_service_pb2.FeedbackEvent(
+            event_id="e-1",
+            learner_id=slate.learner_id,
+            recommendation_id=slate.recommendation_id,
+            question_id=slate.items[0].question_id,
+            kind=recommendation_service_pb2.FEEDBACK_KIND_DISMISSED,
+        )
+        for slate in slates
+    ]
+    request = recommendation_service_pb2.RecordFeedbackRequest(events=events)
+    reply = world.recommendations.record_feedback(request, a_call(now=time.time()))
+    return [
+        recommendation_service_pb2.FeedbackStatus.Name(result.status).removeprefix("FEEDBACK_STATUS_")
+        for result in reply.results
+    ]
+
+
+@pytest.mark.parametrize(
+    "answered", [True, False], ids=["who has answered", "of whom there are slates alone"]
+)
+def test_feedback_under_way_while_a_learner_is_erased_goes_with_them(
+    world: World, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    if answered:
+        world.answer("u-1", "count", at=NOW - 100, count=3)
+    slates = [recommended(world, "u-1"), recommended(world, "u-2")]
+
+    def erased_then(store: Store, tenant: str, recommendation_id: str) -> SlateRecord | None:
+        found = find_slate(store, tenant, recommendation_id)
+        if recommendation_id == slates[-1].recommendation_id:
+            world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="u-1"), a_call())
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feedback, "find_slate", erased_then)
+        assert told(world, *slates) == ["REJECTED", "RECORDED"]
+    for store in (world.store, world.serving):
+        with store.read(Partition("default", "u-1")) as reader:
+            assert not any(list(reader.scan(table)) for table in Table)
+    assert told(world, *slates) == ["REJECTED", "DUPLICATE"]
+    assert told(world, recommended(world, "u-1")) == ["RECORDED"], "what comes later is anybody's"
 
 
 def test_deleting_who_is_not_known_leaves_no_trace(world: World) -> None:

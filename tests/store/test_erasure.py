@@ -1,15 +1,22 @@
-"""Slates of a learner who is erased while they are made: not found, not kept, and nothing else is lost by it."""
+"""What is made of a learner who is erased meanwhile: not found, not kept, and nothing else is lost by it."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from engine.types import LearnerProfile
 from store import serving_store
-from store.api import Partition, Reader, Table
+from store.api import Partition, Reader, Store, Table
 from store.erasures import NOTE_SECONDS, erasure_of
 from store.experiment_meetings import Meeting, find_meeting, keep_meeting
+from store.learners import create_profile, read_profile
+from store.lmdb_store import LmdbStore
+from store.memory_store import MemoryStore
+from store.recount import erase_noted, recount
 from store.serving_store import ServingStore
 from store.slates import erase_slates, find_slate, list_slates, settle, write_slates
 from tests.store.lmdb_world import child, line_of, tell
@@ -115,3 +122,30 @@ def test_a_move_looks_for_erasures_of_learners_only_where_a_tenant_has_any(
     settle(store)
     assert (sorted(asked), in_tables(store), in_tables(store, BOB)) == (["ann", "bob"], 0, 2)
     assert in_tables(store, Partition("other", "cleo")) == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "lmdb"])
+def test_erasing_a_learner_is_noted_in_the_same_transaction(tmp_path: Path, kind: str) -> None:
+    store: Store = MemoryStore() if kind == "memory" else LmdbStore(tmp_path / "state")
+
+    def erase(partition: Partition, *, known: bool = False) -> int:
+        work = partial(erase_noted, learner_id=partition.learner_id, now=NOW, known=known)
+        return store.submit_bulk([Partition("t"), partition], work).result()
+
+    def noted(learner_id: str) -> float:
+        with store.read(Partition("t")) as reader:
+            return erasure_of(reader, learner_id)
+
+    assert erase(ANN) == 0
+    assert store.tenants() == [], "of whom nothing is held, nothing is noted"
+    profile = LearnerProfile("ann", created_at=NOW)
+    store.update(ANN, lambda tx: create_profile(tx, profile))
+    before = time.time()
+    assert erase(ANN) == 1
+    assert before <= noted("ann") <= time.time()
+    assert (erase(ANN), erase(BOB, known=True)) == (0, 0)
+    assert noted("bob") >= noted("ann") >= before
+    with store.read(ANN) as reader:
+        assert read_profile(reader) is None
+    assert recount(store, "t").agrees
+    store.close()

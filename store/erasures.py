@@ -1,7 +1,8 @@
 """When learners were erased, noted for whatever is made of them and is on its way still. Erases nothing itself.
 
 ERASED in the tenant's own partition holds the moment (f64, epoch seconds) under a digest of the learner's id, in either
-store for what that store holds: what was made up to then, and comes later, is not kept.
+store for what that store holds: what was made up to then, and comes later, is not kept. While an erasure goes on, a
+second moment follows, by which it will have ended; then nothing made before that is kept.
 """
 
 import math
@@ -18,13 +19,18 @@ _CLEARED_A_NOTE = 8
 _MOMENT = struct.Struct(">d")
 
 
-def note_erasure(tx: Transaction, learner_id: str, at: float) -> None:
-    """Note that a learner was erased at `at`; the transaction is of the tenant. Clears some notes nobody needs."""
+def note_erasure(tx: Transaction, learner_id: str, at: float, *, until: float = -math.inf) -> None:
+    """Note that a learner was erased at `at`; the transaction is of the tenant. Clears some notes nobody needs.
+
+    `until` says that the erasure goes on, up to then at most. The learner's next note ends that.
+    """
     owner = owner_of(learner_id)
     for key, value in list(islice(tx.scan(Table.ERASED, start=owner), _CLEARED_A_NOTE)):
         if erasure_in(value) < at - NOTE_SECONDS:
             tx.delete(Table.ERASED, key)
-    tx.put(Table.ERASED, owner, _MOMENT.pack(max(at, erasure_of(tx, learner_id))))
+    held = tx.get(Table.ERASED, owner)
+    moment = at if held is None else max(at, _MOMENT.unpack_from(held)[0])
+    tx.put(Table.ERASED, owner, _MOMENT.pack(moment) + (_MOMENT.pack(until) if until > moment else b""))
 
 
 def any_erasure(reader: Reader) -> bool:
@@ -45,4 +51,4 @@ def erasures_of(bulk: Bulk, learner_ids: Sequence[str]) -> list[float]:
 
 def erasure_in(value: bytes | None) -> float:
     """The moment in an entry of ERASED; −inf when there is none."""
-    return -math.inf if value is None else float(_MOMENT.unpack(value)[0])
+    return -math.inf if value is None else max(moment for (moment,) in _MOMENT.iter_unpack(value))

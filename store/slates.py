@@ -5,6 +5,7 @@ journal and is found there; one with a request id is written at once, so that of
 at the same time in any two processes, the first one's slate is the slate of both.
 """
 
+import math
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -137,21 +138,31 @@ def settle(store: Store) -> None:
         store.move()
 
 
-def erase_slates(store: Store, partition: Partition, *, up_to: float | None = None) -> int:
+def erase_slates(
+    store: Store,
+    partition: Partition,
+    *,
+    up_to: float | None = None,
+    until: float = -math.inf,
+    known: bool = True,
+) -> int:
     """Remove everything this store holds of a learner; the number of entries.
 
-    What was made up to that moment, and is on its way still, will not be kept.
+    What was made up to `up_to`, and is on its way still, will not be kept; nor is what is made later, up to `until` or
+    the next erasure. Nothing is noted of learners of whom this store holds nothing, unless they are `known` otherwise.
     """
     settle(store)
     learner_id = partition.learner_id
 
-    def disown(tx: Transaction) -> int:
-        if up_to is not None:
-            note_erasure(tx, learner_id, up_to)
-        return int(tx.delete(Table.SLATE_OWNER, owner_of(learner_id)))
+    def disown(tx: Transaction, entries: int) -> int:
+        entries += tx.delete(Table.SLATE_OWNER, owner_of(learner_id))
+        if up_to is not None and (known or entries):
+            note_erasure(tx, learner_id, up_to, until=until)
+        return entries
 
     def erase(bulk: Bulk) -> int:
-        return _good(bulk.alone(0, disown)) + _good(bulk.alone(1, erase_everything))
+        entries = _good(bulk.alone(1, erase_everything))
+        return _good(bulk.alone(0, partial(disown, entries=entries)))
 
     return store.submit_bulk([Partition(partition.tenant), partition], erase).result()
 

@@ -44,6 +44,8 @@ DEFAULT_PROGRESS_DAYS = 30
 MOST_PROGRESS_DAYS = 365
 MOST_PLAN_DAYS = 30
 _LISTED_AT_ONCE = 500
+_ERASING_SECONDS = 60.0
+"""An erasure takes no longer; of one that was cut short, nothing is made that is kept for so long."""
 
 _PATHS: Mapping[str, Callable[[resources_pb2.Learner], bool]] = {
     "display_name": lambda learner: bool(learner.display_name),
@@ -127,7 +129,7 @@ class LearnerService:
     def delete_learner(self, request: pb.DeleteLearnerRequest, call: Call) -> pb.DeleteLearnerResponse:
         """Erase everything held about a learner, the slates first: once the profile is gone, all is.
 
-        What calls make of the learner while that goes on is erased afterwards, or not kept when it comes later still.
+        What calls make of the learner while that goes on is not kept.
         """
         learner_id = request.learner_id
         _check_learner(request).check()
@@ -136,7 +138,10 @@ class LearnerService:
             self._experiments.erased(learner_id, call, call.now)
         with self._store.read(partition) as reader:
             known = read_profile(reader) is not None
-        entries = erase_slates(self._serving, partition)
+        began = time.time()
+        entries = erase_slates(
+            self._serving, partition, up_to=began, until=began + _ERASING_SECONDS, known=known
+        )
         work = partial(erase_noted, learner_id=learner_id, now=call.now, known=known or entries > 0)
         erasing = self._store.submit_bulk([Partition(call.tenant), partition], work)
         entries += committed(erasing, call)

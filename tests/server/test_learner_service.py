@@ -311,6 +311,25 @@ def test_feedback_under_way_while_a_learner_is_erased_goes_with_them(
     assert told(world, recommended(world, "u-1")) == ["RECORDED"], "what comes later is anybody's"
 
 
+def test_feedback_on_what_was_recommended_while_a_learner_is_erased_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.answer("u-1", "count", at=NOW - 100, count=3)
+    submit = world.store.submit_bulk
+    statuses = []
+
+    def then_told(partitions: Sequence[Partition], operation: Callable[[Bulk], object]) -> "Future[object]":
+        monkeypatch.undo()
+        done = submit(partitions, operation)
+        statuses.extend(told(world, recommended(world, "u-1")))
+        return done
+
+    monkeypatch.setattr(world.store, "submit_bulk", then_told)
+    world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="u-1"), a_call())
+    assert statuses == ["REJECTED"]
+    assert told(world, recommended(world, "u-1")) == ["RECORDED"]
+
+
 def test_deleting_who_is_not_known_leaves_no_trace(world: World) -> None:
     world.learners.delete_learner(pb.DeleteLearnerRequest(learner_id="nobody"), a_call(tenant="no-school"))
     for store in (world.store, world.serving):

@@ -95,6 +95,23 @@ def test_erasures_are_noted_for_a_while_without_the_names_of_learners(store: Ser
     assert len(set(noted()) & set(held)) < 20
 
 
+def test_while_an_erasure_goes_on_no_slate_is_kept(store: ServingStore) -> None:
+    assert erase_slates(store, ANN, up_to=NOW, until=NOW + 60, known=False) == 0
+    first = keep(store, made(1))[0]
+    assert find_slate(store, "t", first.recommendation_id) == first, (
+        "of whom nothing is held, nothing is noted"
+    )
+    assert erase_slates(store, ANN, up_to=NOW + 2, until=NOW + 60, known=False) > 0
+    during = keep(store, made(5), dataclasses.replace(made(8), request_digest=b"digest"))
+    for _ in range(2):
+        assert list_slates(store, ANN) == []
+        assert [find_slate(store, "t", slate.recommendation_id) for slate in (first, *during)] == [None] * 3
+        settle(store)
+    erase_slates(store, ANN, up_to=NOW + 10)
+    late = keep(store, made(10), made(11))[1]
+    assert list_slates(store, ANN) == [late]
+
+
 def test_a_meeting_with_an_experiment_is_not_remembered_past_an_erasure(store: ServingStore) -> None:
     erase_slates(store, ANN, up_to=NOW)
     keep_meeting(store, ANN, "x", Meeting(0, True), at=NOW)

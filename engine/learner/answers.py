@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.jit import kernel, lean_kernel
 from engine.learner.days import MILESTONES
+from engine.learner.features import asked_at
 from engine.learner.memory import TARGET_RETENTION
 from engine.learner.model import LearnerModel
 from engine.learner.score import (
@@ -126,14 +127,15 @@ def absorb_answers(
         stop = batch.offsets[i + 1]
         if speak:
             ready[:] = math.nan
-            whole = global_score(head, now, w, room)
+            asked = asked_at(head, batch, i)
+            whole = global_score(head, asked, w, room)
             question = widen(batch.question[i])
             evidence = 1.0 * w.question_rate[question, 1] if question < w.question_rate.shape[0] else 0.0
             own = start
             while own < stop and batch.weight[own] >= 1.0:
                 own += 1
             z = score_question(
-                head, concepts, recent, question, batch.concept[start:own], 1.0 * batch.base_logit[i], evidence, now,
+                head, concepts, recent, question, batch.concept[start:own], 1.0 * batch.base_logit[i], evidence, asked,
                 w, whole, ready, room,
             )  # fmt: skip
             effects.predicted[i] = sigmoid(z)

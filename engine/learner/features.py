@@ -22,7 +22,7 @@ from engine.learner.update import (
     Record,
     widen,
 )
-from engine.types import F8, NO_ROW
+from engine.types import F8, NO_ROW, AnswerBatch
 
 _WINDOWS = ("0.5", "0.8", "0.95", "0.99")
 _CONCEPT_WINDOWS = ("0.4", "0.7", "0.9")
@@ -161,6 +161,18 @@ def log_run(run: int) -> float:
 def window_count(decay: float, n: int) -> float:
     """Weights of n answers in a window that keeps `decay` of its sum a step."""
     return (1.0 - decay**n) / (1.0 - decay)
+
+
+@lean_kernel
+def asked_at(header: Record, batch: AnswerBatch, i: int) -> float:
+    """When the question of answer `i` was put: the time taken before the answer, but not before the learner's last one.
+
+    Features are as of this moment, in training and online, as a slate's are. As of the answer, the gap since the last
+    one would hold the time taken, and who takes long is more often wrong: the answer would foretell itself.
+    """
+    at = batch.answered_at[i]
+    taken_s = batch.duration_ms[i] / 1000.0
+    return float(max(at - taken_s, min(header.last_at, at)) if header.applied > 0 else at - taken_s)
 
 
 @lean_kernel

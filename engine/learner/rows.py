@@ -17,6 +17,7 @@ from engine.learner.features import (
     N_PAIRS,
     N_QUESTION,
     QUESTION_RATE_STRENGTH,
+    asked_at,
     concept_features,
     global_features,
     last_outcomes,
@@ -210,7 +211,7 @@ def fill_row(
 ) -> None:
     """Fill row `to` with what is seen before answer `i`; the state is not changed."""  # fmt: skip
     head = header[0]
-    now = batch.answered_at[i]
+    now = asked_at(head, batch, i)
     dense = rows.dense[to]
     dense[:] = 0.0
     whole, values = np.empty(N_GLOBAL), np.empty(N_OWN_VALUES)

@@ -118,16 +118,39 @@ def test_online_equals_offline(seed: int, n: int) -> None:
     assert np.allclose(done.predicted, 1 / (1 + np.exp(-z)), atol=1e-6)
 
 
-def test_absorbed_prediction_equals_predict() -> None:
-    rng = np.random.default_rng(5)
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 40))
+def test_absorbed_prediction_is_that_of_the_moment_the_question_was_put(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
     qc, model = catalog(), random_model(rng)
-    history = answers(rng, 40)
+    history = answers(rng, n)
     for a in history:
         a.base = float(model.base_logit(np.array([a.question], np.uint32), qc)[0])
     before = absorb(LearnerState.empty(), batch(history[:-1]), model).state
-    said = absorb(before, batch(history[-1:]), model).predicted[0]
-    asked = predict(before, np.array([history[-1].question], np.uint32), qc, model, history[-1].at)[0]
+    last = history[-1]
+    said = absorb(before, batch([last]), model).predicted[0]
+    put = max(last.at - last.seconds, history[-2].at)
+    asked = predict(before, np.array([last.question], np.uint32), qc, model, put)[0]
     assert said == pytest.approx(asked, abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, n=st.integers(0, 40), taken=st.floats(0.1, 3600.0))
+def test_how_long_an_answer_took_foretells_nothing_of_it(seed: int, n: int, taken: float) -> None:
+    """Neither online nor in a row of training, where who takes long is more often wrong."""
+    rng = np.random.default_rng(seed)
+    model = random_model(rng)
+    history = answers(rng, n + 1)
+    put = history[-1].at + 100.0
+    rows = []
+    for seconds in (0.0, round(taken, 3)):
+        history[-1].at, history[-1].seconds = put + seconds, seconds
+        whole = batch(history)
+        base = whole.base_logit
+        made = build_rows(TrainingLog(np.array([0, n + 1]), whole), base, base * 0, model.memory_sets, 0.15)
+        rows.append((made.dense[-1], absorb(LearnerState.empty(), whole, model).predicted[-1]))
+    assert np.allclose(rows[0][0], rows[1][0], atol=1e-4)
+    assert rows[0][1] == pytest.approx(rows[1][1], abs=1e-4)
 
 
 @settings(max_examples=10, deadline=None)

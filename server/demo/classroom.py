@@ -17,6 +17,14 @@ QUIET_SECONDS = 60.0
 FINISHED_STREAK = 3
 LONGEST_STAY = 7
 """Answers on a concept without a run of right ones after which a learner turns to what it builds on."""
+SITS_DOWN_AGAIN = 0.12
+"""Chance of a second session, hours after the first, on a day of practice."""
+INTERRUPTED = 0.06
+"""Chance of a break of minutes before the next question instead of a pause of seconds."""
+COMES_BACK = 0.06
+"""Chance to take up a question that was failed earlier instead of going on."""
+MOST_FAILED = 8
+"""How many failed questions a learner keeps in mind."""
 RECENT_CONCEPTS = 15
 """How far back in the textbook earlier schooling left gaps, and review reaches."""
 
@@ -211,7 +219,9 @@ class _Practice:
         self._syllabus = syllabus
         self._rng = rng
         self._habit = rng.choices([habit for _, habit in HABITS], [share for share, _ in HABITS])[0]
-        self._per_session = rng.uniform(4.0, 10.0)
+        self._per_session = rng.uniform(4.0, 9.0)
+        self._retries = rng.uniform(0.0, 0.5)
+        """Chance to try a failed question again at once."""
         self._hour = rng.gauss(17.0, 1.7) if rng.random() < 0.75 else rng.gauss(9.0, 1.5)
         self._at = rng.randrange(0, len(syllabus.concept_ids) - 20)
         """How far the learner is in the textbook, as a position."""
@@ -222,6 +232,8 @@ class _Practice:
         self._stuck = [0] * len(syllabus.concept_ids)
         self._answered = 0
         self._last_question = -1
+        self._failed: list[int] = []
+        """Questions failed and not passed since, the latest last."""
         solid = self._at - RECENT_CONCEPTS
         schooled = [
             concept_id
@@ -254,14 +266,14 @@ class _Practice:
                     hints=answer.hints,
                     session_id=session_id,
                 )
-                moment += self._rng.uniform(1.5, 15.0)
+                moment += self._pause()
 
     def _session_starts(self, until: float) -> list[float]:
         rng = self._rng
         zone = ZoneInfo(self.learner.time_zone)
         first = datetime.fromtimestamp(self.learner.created_at, UTC).astimezone(zone).date()
         days = int((until - self.learner.created_at) / DAY_SECONDS) + 2
-        away = rng.randrange(0, days) if rng.random() < 0.5 else days
+        away = rng.randrange(1, days) if rng.random() < 0.5 else days
         back = away + rng.randrange(4, 15)
         starts: list[float] = []
         for day in range(days):
@@ -272,12 +284,27 @@ class _Practice:
             hour = min(22.5, max(6.0, rng.gauss(self._hour, 1.2)))
             if practises and not away <= day < back:
                 midnight = datetime.combine(today, time(), zone).timestamp()
-                starts.append(midnight + 3600.0 * hour)
+                start = midnight + 3600.0 * hour
+                starts.append(max(start, self.learner.created_at) if day == 0 else start)
+                if rng.random() < SITS_DOWN_AGAIN:
+                    starts.append(starts[-1] + 3600.0 * rng.uniform(1.0, 5.0))
         return [start for start in starts if self.learner.created_at <= start <= until]
 
-    def _choose(self) -> int:
-        """Pick a question (position): mostly of the concept at hand, harder as it goes, never a repeat."""
+    def _pause(self) -> float:
+        """Seconds until the next question is looked at."""
         rng = self._rng
+        if rng.random() < INTERRUPTED:
+            return 60.0 * min(25.0, rng.lognormvariate(1.2, 0.8))
+        return rng.uniform(1.5, 15.0)
+
+    def _choose(self) -> int:
+        """Pick a question (position): one that was failed, or mostly of the concept at hand, harder as it goes."""
+        rng = self._rng
+        if self._failed and self._failed[-1] == self._last_question:
+            if rng.random() < self._retries:
+                return self._last_question
+        elif self._failed and rng.random() < COMES_BACK:
+            return rng.choice(self._failed)
         last = len(self._tries) - 1
         concept = self._detour if self._detour >= 0 else min(self._at, last)
         turn = rng.random()
@@ -294,6 +321,10 @@ class _Practice:
 
     def _note(self, question: int, correct: bool) -> None:
         self._last_question = question
+        if question in self._failed:
+            self._failed.remove(question)
+        if not correct:
+            self._failed = [*self._failed, question][-MOST_FAILED:]
         concept = self._syllabus.exercised[question][0]
         self._tries[concept] += 1
         self._streak[concept] = self._streak[concept] + 1 if correct else 0

@@ -1,5 +1,6 @@
 """The bundled curriculum is sound, and the simulated classroom behaves as people do."""
 
+import itertools
 import re
 from collections import defaultdict
 from datetime import datetime
@@ -223,9 +224,29 @@ class TestClassroom:
         self, curriculum: Curriculum, classroom: Classroom
     ) -> None:
         difficulty = {row["question_id"]: float(row["difficulty"]) for row in curriculum.questions}
-        easy = [answer for answer in classroom.answers if difficulty[answer.question_id] < 0.25]
-        hard = [answer for answer in classroom.answers if difficulty[answer.question_id] > 0.6]
+        # Once the concept is at work: the hardest questions are met by those who stay longest, and go in the end.
+        known = [
+            answer
+            for history in histories(curriculum, classroom)
+            for last, answer in itertools.pairwise(history)
+            if last.correct
+        ]
+        easy = [answer for answer in known if difficulty[answer.question_id] < 0.25]
+        hard = [answer for answer in known if difficulty[answer.question_id] > 0.6]
         assert success(easy) > success(hard) + 0.08
+
+    def test_questions_come_back_within_seconds_minutes_hours_and_days(self, classroom: Classroom) -> None:
+        last: dict[tuple[str, str], float] = {}
+        gaps: list[float] = []
+        for answer in classroom.answers:
+            met = answer.learner_id, answer.question_id
+            if met in last:
+                gaps.append(answer.answered_at - answer.duration_ms / 1000.0 - last[met])
+            last[met] = answer.answered_at
+        edges = (0.0, 60.0, 600.0, 3600.0, 6 * 3600.0, DAY_SECONDS, 60 * DAY_SECONDS)
+        counts = [sum(low <= gap < high for gap in gaps) for low, high in itertools.pairwise(edges)]
+        assert min(counts) >= 50, counts
+        assert sum(counts) == len(gaps)
 
     def test_learners_improve_on_a_concept(self, curriculum: Curriculum, classroom: Classroom) -> None:
         first = [history[0] for history in histories(curriculum, classroom)]

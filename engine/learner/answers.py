@@ -51,7 +51,7 @@ class Absorbed:
     batch: AnswerBatch
     """The batch with `mastery` and `mastery_sd` filled: what is to be logged."""
     predicted: F8
-    """(n,) chance of success just before each answer."""
+    """(n,) chance of success on each question as it was put."""
     mastery_before: F4
     """(m,) mastery just before each answer, at its time."""
     crossed: I1

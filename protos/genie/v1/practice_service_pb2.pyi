@@ -195,8 +195,9 @@ class AnswerResult(_message.Message):
     status: Global___AnswerStatus.ValueType
     """What became of it."""
     predicted_success: _builtins.float
-    """Chance of success that the learner model gave it before this answer, 0 to 1; unset when REJECTED. It differs
-    from the `predicted_success` in a slate, which is moved towards what the last answers to the concept say.
+    """Chance of success that the learner model gave it before this answer, 0 to 1; unset when REJECTED. It is of the
+    moment the question was put, which is `answered_at` less the time taken, if that is known. It differs from the
+    `predicted_success` in a slate, which is moved towards what the last answers to the concept say.
     """
     late: _builtins.bool
     """Whether it is older than an answer recorded before, so that the learner's state was worked out anew."""

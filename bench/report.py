@@ -117,9 +117,9 @@ def plots(lines: Sequence[Line]) -> dict[str, str]:
     nines = ("p50", "p90", "p99", "p99.9")
     found = {}
     if curves := latency_curves(lines):
-        found["speed-latency.svg"] = plot(
-            curves, "Latency at half the floor's saturation rate", "of calls", "ms", ticks=nines
-        )
+        rate = next(line["rate"] for line in lines if line["metric"].endswith("_latency_ms"))
+        title = f"Latency at {rate:,.0f} calls a second"
+        found["speed-latency.svg"] = plot(curves, title, "of calls", "ms", ticks=nines)
     if curves := load_curves(lines):
         found["speed-load.svg"] = plot(curves, "p99 by load, one core", "calls/s", "ms")
     for what in ("learners", "questions"):

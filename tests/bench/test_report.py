@@ -14,7 +14,7 @@ LINES: list[Line] = [
     {"bench": "serve", "metric": "p99_over_floor", "value": None, "bar": "<= 2.5", "holds": False},
     {"bench": "serve", "metric": "calls", "value": 3},
     *(
-        {"bench": "serve", "metric": f"{of}_latency_ms", "value": 1.0}
+        {"bench": "serve", "metric": f"{of}_latency_ms", "value": 1.0, "rate": 1_234.5}
         | {f"p{share}_ms": scale * place for place, share in enumerate(("50", "90", "99", "99.9"), 1)}
         for of, scale in (("floor", 1.0), ("recommend", 2.0))
     ),
@@ -57,6 +57,7 @@ def test_every_plot_is_whole_and_its_points_lie_inside() -> None:
         "speed-latency-by-learners.svg",
         "speed-memory-by-learners.svg",
     }
+    assert "Latency at 1,234 calls a second" in drawn["speed-latency.svg"]
     for svg in drawn.values():
         root = ElementTree.fromstring(svg)
         _, _, width, height = (float(side) for side in root.attrib["viewBox"].split())

@@ -196,7 +196,7 @@ def models_of(size: Size, catalog: Catalog, ended_at: float, rng: np.random.Gene
     )
     log = TrainingLog(history.offsets, history.facts)
     settings = dataclasses.replace(TrainSettings(), threads=1, iterations=40, closing_iterations=5)
-    learner, _ = train(log, seed=SEED, version="world", settings=settings)
+    learner, _ = train(log, seed=SEED, version="world", difficulty=catalog.difficulty, settings=settings)
     peers = train_peers(
         log.learner_of().astype(np.int32),
         log.answers.question,

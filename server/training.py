@@ -242,6 +242,7 @@ def _train(
         log,
         seed=seed,
         version="candidate",
+        difficulty=catalog.difficulty,
         previous=start,
         progress=progress,
         settings=replace(TrainSettings(), threads=threads),

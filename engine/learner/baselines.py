@@ -59,7 +59,8 @@ def _rows(split: Split) -> tuple[F4, Rows]:
     rates = Rates.tally(fitted, np.zeros(log.learners, np.int64), 1)
     base, evidence = np.empty(a.size, np.float32), np.empty(a.size, np.float32)
     whole = float(fitted.answers.correct.mean())
-    fill_bases(log, np.full(log.learners, -1), rates.question, rates.concept, whole, base, evidence)
+    unsaid = np.empty(0, np.float32)
+    fill_bases(log, np.full(log.learners, -1), rates.question, rates.concept, unsaid, whole, base, evidence)
     sets = LearnerModel.priors().memory_sets
     return base, build_rows(log, base, evidence, sets, float(sets[0, 20]))
 

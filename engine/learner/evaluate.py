@@ -147,7 +147,14 @@ def evaluate(
         kept = log.only(fitted)
         kept = kept.take(np.flatnonzero(np.diff(kept.learner_offsets) > 0))
         progress(f"fold {number + 1} of {len(rounds)}", number / len(rounds))
-        model, metrics = train(kept, seed=seed, version="evaluation", progress=progress, settings=settings)
+        model, metrics = train(
+            kept,
+            seed=seed,
+            version="evaluation",
+            difficulty=qc.difficulty,
+            progress=progress,
+            settings=settings,
+        )
         training.append(metrics)
         tested = ~fitted
         p = {OURS: stream(log if by_time else log.only(tested), qc, model)}

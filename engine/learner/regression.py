@@ -38,8 +38,10 @@ class TrainSettings:
     """How to train. Penalties are L2 on summed log loss, for features scaled to unit deviation."""
 
     dense_penalty: float = 1.0
-    base_penalty: float = 3.0
-    """Question, concept and pattern weights."""
+    base_penalty: float = 10.0
+    """Question and pattern weights."""
+    concept_penalty: float = 30.0
+    """A concept's own weights."""
     slope_penalty: float = 20.0
     """A question's slope on ability."""
     pair_penalty: float = 10.0
@@ -212,7 +214,8 @@ def penalties(layout: Layout, settings: TrainSettings) -> F8:
         [
             np.full(N_DENSE, settings.dense_penalty),
             np.tile([settings.base_penalty, settings.slope_penalty], layout.questions),
-            np.full(layout.pair - layout.concept, settings.base_penalty),
+            np.full(layout.concept_pattern - layout.concept, settings.concept_penalty),
+            np.full(layout.pair - layout.concept_pattern, settings.base_penalty),
             np.full(len(layout.pairs), settings.pair_penalty),
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from engine.learner.features import (
     question_features,
     question_slope,
 )
-from engine.learner.score import U8, add_level, logit, start_level
+from engine.learner.score import U8, add_level, logit, start_level, success_rate
 from engine.learner.state import CONCEPT, FILTERS, Records, blank_header, blank_recent
 from engine.learner.update import apply_answer, find_places, find_question, find_row, start_concept, widen
 from engine.types import F4, F8, I4, I8, NO_ROW, U1, U4, AnswerBatch
@@ -155,12 +156,21 @@ class Rows(NamedTuple):
 
 @kernel
 def fill_bases(
-    log: TrainingLog, fold: I8, question_rate: I4, concept_rate: I4, whole: float, base: F4, evidence: F4
+    log: TrainingLog,
+    fold: I8,
+    question_rate: I4,
+    concept_rate: I4,
+    difficulty: F4,
+    whole: float,
+    base: F4,
+    evidence: F4,
 ) -> None:
     """Fill base logits (n,) and the answers they rest on, each learner's from the other folds only.
 
-    `fold` (learners,) is −1 for a learner whose answers are not counted at all. `whole` is the tenant's success rate.
-    Leaving the own fold out keeps a learner's own answer from leaking into what predicts it.
+    `fold` (learners,) is −1 for a learner whose answers are not counted at all. `whole` is the tenant's success rate,
+    `difficulty` (questions,) what the caller said, NaN where nothing, shorter where nothing was said of later rows.
+    Leaving the own fold out keeps a learner's own answer from leaking into what predicts it. `evidence` (n,) is scaled
+    to all folds, for which the model will be used.
     """
     a = log.answers
     folds = question_rate.shape[1]
@@ -182,6 +192,8 @@ def fill_bases(
                 prior += right / tried
                 k += 1
             prior = prior / k if k > 0 else whole
+            if a.question[i] < difficulty.shape[0] and not math.isnan(difficulty[a.question[i]]):
+                prior = success_rate(difficulty[a.question[i]])
             right = QUESTION_RATE_STRENGTH * prior
             tried = QUESTION_RATE_STRENGTH
             if a.question[i] < question_rate.shape[0]:
@@ -190,7 +202,9 @@ def fill_bases(
                         right += question_rate[a.question[i], f, 0]
                         tried += question_rate[a.question[i], f, 1]
             base[i] = logit(right / tried)
-            evidence[i] = tried - QUESTION_RATE_STRENGTH
+            evidence[i] = (tried - QUESTION_RATE_STRENGTH) * (
+                folds / max(folds - 1.0, 1.0) if own >= 0 else 1.0
+            )
 
 
 @kernel

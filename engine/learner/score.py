@@ -111,6 +111,12 @@ def concept_rate(w: Weights, concept: int) -> float:
 
 
 @lean_kernel
+def success_rate(difficulty: float) -> float:
+    """Success rate that a difficulty of 0 to 1, as said by a caller, stands for: its complement, .05 to .95."""
+    return min(max(1.0 - difficulty, 0.05), 0.95)
+
+
+@lean_kernel
 def base_of(w: Weights, qc: QuestionConcepts, question: int) -> tuple[float, float]:
     """Return (base logit, answers it rests on) of a question: its own rate held to its concepts', then the tenant's.
 
@@ -121,7 +127,7 @@ def base_of(w: Weights, qc: QuestionConcepts, question: int) -> tuple[float, flo
         start = qc.offsets[question]
         stop = qc.offsets[question + 1]
         if not math.isnan(qc.difficulty[question]):
-            prior = min(max(1.0 - qc.difficulty[question], 0.05), 0.95)
+            prior = success_rate(qc.difficulty[question])
         elif stop > start:
             prior = 0.0
             for i in range(start, stop):

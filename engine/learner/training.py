@@ -42,10 +42,10 @@ def _silent(stage: str, done: float) -> None:
     """Progress that nobody watches."""
 
 
-def _bases(log: TrainingLog, fold: I8, rates: Rates, whole: float) -> tuple[F4, F4]:
-    """Return (base logit, evidence), each (n,), with each learner's own fold left out."""
+def _bases(log: TrainingLog, fold: I8, rates: Rates, difficulty: F4, whole: float) -> tuple[F4, F4]:
+    """Return (base logit with each learner's own fold left out, evidence), each (n,)."""
     base, evidence = np.empty(log.answers.size, np.float32), np.empty(log.answers.size, np.float32)
-    fill_bases(log, fold, rates.question, rates.concept, whole, base, evidence)
+    fill_bases(log, fold, rates.question, rates.concept, difficulty, whole, base, evidence)
     return base, evidence
 
 
@@ -130,6 +130,7 @@ class _Prepared(NamedTuple):
 
 def _prepare(
     log: TrainingLog,
+    difficulty: F4,
     settings: TrainSettings,
     rng: np.random.Generator,
     previous: LearnerModel | None,
@@ -146,7 +147,7 @@ def _prepare(
     part = log.take(kept)
     part_fold = fold[kept].copy()
     part_fold[len(kept) - held :] = -1
-    base, evidence = _bases(part, part_fold, rates, whole)
+    base, evidence = _bases(part, part_fold, rates, difficulty, whole)
     if settings.rebase:
         part = part._replace(answers=part.answers._replace(base_logit=base))
     progress("features", 0.0)
@@ -202,11 +203,15 @@ def train(
     *,
     seed: int,
     version: str,
+    difficulty: F4 | None = None,
     previous: LearnerModel | None = None,
     progress: Progress = _silent,
     settings: TrainSettings | None = None,
 ) -> tuple[LearnerModel, dict[str, float]]:
     """Fit a model to `log`, from `previous` on when given; return it with metrics on held-out learners.
+
+    `difficulty` (questions,) is what callers said of questions, NaN where nothing; a model must be fitted to those that
+    it will be used with, see `QuestionConcepts`.
 
     Metrics: log_loss and auc of held-out learners before they join the closing steps; the same of the base rate alone
     (base_log_loss) and the numbers of answers and parameters. The same log and seed give the same model on any
@@ -220,7 +225,8 @@ def train(
         raise TooLittleData(
             f"{log.learners} learners with {log.answers.size} answers; at least {FEWEST_LEARNERS} with {FEWEST_ANSWERS}"
         )
-    ready = _prepare(log, settings, np.random.default_rng(seed), previous, progress)
+    said = np.empty(0, np.float32) if difficulty is None else np.ascontiguousarray(difficulty, np.float32)
+    ready = _prepare(log, said, settings, np.random.default_rng(seed), previous, progress)
     w, judged = _fit(ready, settings, previous, progress)
     metrics = {
         "answers": float(log.answers.size),

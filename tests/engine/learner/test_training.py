@@ -1,5 +1,6 @@
 """Training finds what it should in a known world and repeats itself; evaluation keeps learners apart."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.memory_fit import Reviews, fit_memory, recall_of
 from engine.learner.metrics import auc, calibration_error, log_loss, rmse
 from engine.learner.regression import TrainSettings, pair_table
-from engine.learner.rows import TrainingLog
+from engine.learner.rows import Rates, TrainingLog, fill_bases
 from engine.learner.score import QuestionConcepts, find_pair
 from engine.learner.state import LearnerState
 from engine.learner.training import TooLittleData, train
@@ -89,6 +90,42 @@ def test_warm_start_begins_where_the_last_model_ended(known: World) -> None:
     _, cold = train(known.log, seed=1, version="b", settings=few)
     _, warm = train(known.log, seed=1, version="c", settings=few, previous=model)
     assert warm["log_loss"] < cold["log_loss"]
+
+
+def test_base_logits_are_those_of_the_model_in_use(known: World) -> None:
+    """A learner counted in no fold is trained on what will be served, difficulties said by callers included."""
+    difficulty = np.where(np.arange(QUESTIONS) % 3 == 0, 0.9, np.nan).astype(np.float32)
+    concepts = QuestionConcepts.of(known.qc.offsets, known.qc.concepts, difficulty)
+    log = known.log.take(np.arange(6))
+    model, _ = train(known.log, seed=1, version="a", difficulty=difficulty, settings=SETTINGS)
+    fold = np.arange(log.learners) % 3
+    rates = Rates.tally(log, fold, 3)
+    w = model.weights._replace(
+        question_rate=rates.question.sum(axis=1).astype(np.float32),
+        concept_rate=rates.concept.sum(axis=1).astype(np.float32),
+    )
+    whole = float(sigmoid(w.constants[0]))
+    served = dataclasses.replace(model, weights=w).base_logit(log.answers.question, concepts)
+    base, evidence = np.empty(log.answers.size, np.float32), np.empty(log.answers.size, np.float32)
+    uncounted = np.full(log.learners, -1)
+    fill_bases(log, uncounted, rates.question, rates.concept, difficulty, whole, base, evidence)
+    assert np.allclose(base, served, atol=1e-6)
+    assert np.array_equal(evidence, w.question_rate[log.answers.question, 1])
+    fill_bases(log, fold, rates.question, rates.concept, difficulty, whole, base, evidence)
+    own = rates.question[log.answers.question, fold[log.learner_of()], 1]
+    assert np.allclose(evidence, 1.5 * (w.question_rate[log.answers.question, 1] - own))
+    assert not np.allclose(base, served, atol=1e-3)
+
+
+def test_training_knows_the_difficulties_that_callers_said(known: World) -> None:
+    told = (1.0 - 1.0 / (1.0 + np.exp(-known.easiness))).astype(np.float32)
+    few = known.log.take(np.arange(12))
+    model, _ = train(few, seed=1, version="a", difficulty=told, settings=SETTINGS)
+    concepts = QuestionConcepts.of(known.qc.offsets, known.qc.concepts, told)
+    untold, _ = train(few, seed=1, version="a", settings=SETTINGS)
+    target = known.log.answers.correct.astype(float)
+    better = log_loss(target, stream(known.log, concepts, model))
+    assert better < log_loss(target, stream(known.log, concepts, untold))
 
 
 def test_too_little_data_is_refused(known: World) -> None:

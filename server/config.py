@@ -124,6 +124,12 @@ class Settings:
     start_seconds: float = _setting(
         300.0, "Time a worker may take to start before it counts as failed", least=1.0, most=3_600.0
     )
+    hang_seconds: float = _setting(
+        60.0,
+        "Time without a sign of life until a worker is killed and replaced; 0 never",
+        least=0.0,
+        most=3_600.0,
+    )
     log_level: str = _setting(
         "info", "Least severe lines to log", choices=("debug", "info", "warning", "error")
     )
@@ -315,6 +321,10 @@ def _conflicts(settings: Settings) -> list[str]:
         host, _, port = address.rpartition(":")
         if (address or name != "metrics_address") and not (host and _is_host(host) and _is_port(port)):
             problems.append(f"{name} is {_shown(address)}; must be host:port, such as {example}")
+    if 0.0 < settings.hang_seconds < 5.0:
+        problems.append(
+            f"hang_seconds is {settings.hang_seconds:g}; must be 0 or from 5 on: a worker is heard of once a second"
+        )
     if settings.max_concurrent_calls < settings.threads:
         problems.append(
             f"max_concurrent_calls is {settings.max_concurrent_calls}, below threads, "

@@ -1,8 +1,8 @@
 """Keeps N worker processes alive on one port: start, replace, restart in turn, drain. Never touches gRPC itself.
 
 The supervisor reserves the port with a bound socket that never listens; each worker listens on the same port with
-SO_REUSEPORT. Between the supervisor and each worker runs one socket pair: the worker writes a byte when it serves,
-and either side's end tells the other that its peer is gone.
+SO_REUSEPORT. Between the supervisor and each worker runs one socket pair: the worker writes a byte when it serves, and
+one a second to show that it still runs (`server.lifeline`); either side's end tells the other that its peer is gone.
 """
 
 import collections
@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from server.config import ConfigurationError
 from server.logs import log
 
-SERVING = b"S"
-"""What a worker writes to its control socket once it answers calls."""
+BEAT = b"S"
+"""What a worker writes to its control socket once it answers calls, and every BEAT_SECONDS from then on."""
+BEAT_SECONDS = 1.0
 EXIT_CONFIGURATION = 78
 """Exit code of a worker whose settings cannot be used (EX_CONFIG of sysexits.h): starting it again is no help."""
 MOST_FAILED_STARTS = 5
@@ -33,31 +33,11 @@ _MOST_BACKOFF_SECONDS = 5.0
 _STEADY_SECONDS = 5.0
 """A worker that served for less than this counts as failed when it dies."""
 _KILL_MARGIN_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 2.0
+"""Time that a hanging worker has to write what its threads do."""
+_LATE_SECONDS = 2.0
+"""A supervisor that looks so much later than it meant to was stopped itself, or found no processor."""
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-def reserve_port(host: str, port: int) -> tuple[socket.socket, str, int]:
-    """Bind `port` (0: any free one) for workers to share; the socket to keep open, the numeric host, and the port.
-
-    Raises ConfigurationError when the address is not ours to have, or someone else listens there.
-    """
-    name = host.removeprefix("[").removesuffix("]")
-    try:
-        info = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        family, address = info[0], info[4]
-        # A second server on the same port would share it silently; binding without SO_REUSEPORT shows it.
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-        held = socket.socket(family, socket.SOCK_STREAM)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(address)
-    except (OSError, UnicodeError) as error:
-        # A name with a part that is empty or too long is no OSError.
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigurationError([f"host and port: cannot listen on {host}:{port}: {reason}"]) from None
-    bound = held.getsockname()
-    return held, str(bound[0]), int(bound[1])
 
 
 @dataclass(eq=False, slots=True)
@@ -69,10 +49,13 @@ class _Worker:
     control: socket.socket
     started_at: float
     kill_at: float
-    """When it is killed: for not serving yet, or for not having drained."""
+    """When it is killed: for not serving yet, for not having drained, or for hanging."""
+    heard_at: float
+    """When it last showed that it runs."""
     replaces: "_Worker | None" = None
     serving_since: float | None = None
     draining: bool = False
+    hangs: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -95,17 +78,20 @@ class Supervisor:
         command: Callable[[int, int], Sequence[str]],
         start_seconds: float,
         drain_seconds: float,
+        hang_seconds: float = 0.0,
         on_serving: Callable[[], None] = lambda: None,
         companions: int = 0,
     ) -> None:
         """`command(slot, control descriptor)` is a worker's command line; `drain_seconds` the longest drain.
 
+        A worker that serves and has not been heard of for `hang_seconds` is killed, unless that is 0.
         `on_serving` is called once, when all workers serve for the first time. The slots past `workers` are for
         `companions`, which are kept alive too, but which the workers can do without.
         """
         self._command = command
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
+        self._hang_seconds = hang_seconds or float("inf")
         self._on_serving = on_serving
         self._slots = [_Slot(companion=slot >= workers) for slot in range(workers + companions)]
         self._selector = selectors.DefaultSelector()
@@ -147,6 +133,7 @@ class Supervisor:
         return self._exit_code
 
     def _step(self, wake_reader: socket.socket) -> None:
+        looked = time.monotonic()
         events = self._selector.select(self._next_timer())
         # Signals first: one that went to the whole process group makes workers leave, and that is no death.
         while self._signals:
@@ -156,21 +143,43 @@ class Supervisor:
             if worker is None:
                 wake_reader.recv(4096)
             elif _received(worker.control):
+                worker.heard_at = time.monotonic()
                 self._serves(worker)
             else:
                 self._gone(worker)
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             self._start(heapq.heappop(self._due)[1])
+        if now - looked > BEAT_SECONDS + _LATE_SECONDS:
+            # Nothing was looked at for longer than was meant to be: the workers may have been stopped, too.
+            for worker in self._workers():
+                worker.heard_at = now
         for worker in self._workers():
-            if worker.kill_at <= now:
-                what = "draining" if worker.draining else "starting"
-                log(_LOG, logging.ERROR, f"{what} took too long: killing a worker", pid=worker.process.pid)
-                worker.process.kill()
-                worker.kill_at = now + _KILL_MARGIN_SECONDS
+            self._keep_in_time(worker, now)
+
+    def _keep_in_time(self, worker: _Worker, now: float) -> None:
+        if worker.kill_at <= now:
+            what = "hanging" if worker.hangs else "draining" if worker.draining else "starting"
+            log(_LOG, logging.ERROR, f"{what} took too long: killing a worker", pid=worker.process.pid)
+            worker.process.kill()
+            worker.kill_at = now + _KILL_MARGIN_SECONDS
+        elif _runs(worker) and now - worker.heard_at >= self._hang_seconds:
+            log(
+                _LOG,
+                logging.ERROR,
+                "a worker hangs",
+                worker=worker.slot + 1,
+                pid=worker.process.pid,
+                silent_seconds=round(now - worker.heard_at, 1),
+            )
+            worker.hangs = True
+            worker.process.send_signal(signal.SIGUSR1)
+            worker.kill_at = now + _LAST_WORDS_SECONDS
 
     def _next_timer(self) -> float | None:
         timers = [worker.kill_at for worker in self._workers()] + [when for when, _ in self._due[:1]]
+        if self._hang_seconds < float("inf"):
+            timers.append(time.monotonic() + BEAT_SECONDS)
         soonest = min(timers, default=float("inf"))
         return None if soonest == float("inf") else max(soonest - time.monotonic(), 0.0)
 
@@ -195,7 +204,7 @@ class Supervisor:
                 self._give_up_replacing()
             return
         now = time.monotonic()
-        worker = _Worker(slot, process, ours, now, now + self._start_seconds, replaces)
+        worker = _Worker(slot, process, ours, now, now + self._start_seconds, now, replaces)
         self._slots[slot].workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
         log(_LOG, logging.DEBUG, "worker started", worker=slot + 1, pid=process.pid)
@@ -342,6 +351,11 @@ class Supervisor:
         self._to_replace.clear()
         self._replacing = self._replace_again = False
         log(_LOG, logging.ERROR, "a replacement did not come up: the old workers stay")
+
+
+def _runs(worker: _Worker) -> bool:
+    """Whether it is expected to be heard of."""
+    return worker.serving_since is not None and not worker.draining and not worker.hangs
 
 
 def _received(control: socket.socket) -> bytes:

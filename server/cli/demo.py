@@ -17,8 +17,8 @@ from server.cli.client import is_serving
 from server.config import ConfigurationError
 from server.demo.story import POLICIES, Story, fill, is_filled
 from server.models import ModelDirectory
+from server.port import reserve_port
 from server.training import train_models
-from server.workers import reserve_port
 from store.stores import open_stores
 
 TENANT = "default"

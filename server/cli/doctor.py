@@ -20,7 +20,7 @@ from server.cli.doctor_stores import looked_into, running, stored
 from server.cli.finding import FULL_SHARE, OK, PROBLEM, WARNING, Finding
 from server.cli.settings import settings_options, texts
 from server.config import ConfigurationError, Settings, load
-from server.workers import reserve_port
+from server.port import reserve_port
 
 _LIBRARIES = ("grpcio", "protobuf", "numpy", "scipy", "numba", "faiss-cpu", "lmdb", "implicit", "msgspec")
 _FREE_BYTES_WANTED = 1 << 30

@@ -54,6 +54,7 @@ def command(config_file: Path | None, **options: Any) -> None:
             workers=1,
             command=start,
             start_seconds=settings.start_seconds,
+            hang_seconds=settings.hang_seconds,
             drain_seconds=settings.drain_notice_seconds + settings.drain_seconds,
             on_serving=announce,
         ).run()

@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import click
 from server.cli.settings import configuration, settings_options
 from server.experiments.spool import SPOOL
 from server.exposition import Endpoint, Exposition
+from server.lifeline import hold
 from server.logs import configure, log
 from server.measuring import boards_of
-from server.workers import EXIT_CONFIGURATION, SERVING
+from server.workers import EXIT_CONFIGURATION
 from store.api import StoreError
 from store.stores import open_stores
 
@@ -55,17 +55,10 @@ def command(config_file: Path | None, worker_id: int, control_fd: int, **options
         sys.exit(EXIT_CONFIGURATION)
     endpoint.start()
     with socket.socket(fileno=control_fd) as control:
-        control.sendall(SERVING)
-        threading.Thread(target=_watch_supervisor, args=(control, stop), daemon=True).start()
+        hold(control, stop.set)
         stop.wait()
         endpoint.close()
         stores.close()
     logging.shutdown()
     # The thread that waits for the supervisor must not keep the process.
     os._exit(0)
-
-
-def _watch_supervisor(control: socket.socket, stop: threading.Event) -> None:
-    with suppress(OSError):
-        control.recv(1)
-    stop.set()

@@ -14,7 +14,8 @@ from server.cli.settings import as_arguments, configuration, refuse, settings_op
 from server.config import ConfigurationError, Settings
 from server.experiments.process import reserve_address, worker_command
 from server.logs import configure, log
-from server.workers import Supervisor, reserve_port
+from server.port import reserve_port
+from server.workers import Supervisor
 
 _LOG = logging.getLogger("genie.serve")
 
@@ -65,6 +66,7 @@ def command(config_file: Path | None, assemble: str, **options: Any) -> None:
             companions=len(beside),
             command=command_of,
             start_seconds=settings.start_seconds,
+            hang_seconds=settings.hang_seconds,
             drain_seconds=settings.drain_notice_seconds + settings.drain_seconds,
             on_serving=announce,
         ).run()

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from server.app import Assemble, Genie
 from server.cli.settings import configuration, settings_options
 from server.config import ConfigurationError, Settings
 from server.footprint import settle
+from server.lifeline import hold
 from server.logs import configure, log
-from server.workers import EXIT_CONFIGURATION, SERVING
+from server.workers import EXIT_CONFIGURATION
 from store.api import StoreError
 
 _LOG = logging.getLogger("genie.worker")
@@ -69,6 +69,11 @@ def _serve(settings: Settings, build: Assemble, control: socket.socket) -> bool:
         notice = number != signal.SIGHUP
         stop.set()
 
+    def on_gone() -> None:
+        if not stop.is_set():
+            log(_LOG, logging.WARNING, "the supervisor is gone: draining")
+            stop.set()
+
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
     # A terminal's Ctrl-C reaches the whole group; the supervisor then tells each worker what to do.
@@ -77,16 +82,6 @@ def _serve(settings: Settings, build: Assemble, control: socket.socket) -> bool:
     if not stop.is_set():
         genie.start()
         settle()
-        control.sendall(SERVING)
-        watch = threading.Thread(target=_watch_supervisor, args=(control, stop), daemon=True)
-        watch.start()
+        hold(control, on_gone)
         stop.wait()
     return genie.drain(notice=notice)
-
-
-def _watch_supervisor(control: socket.socket, stop: threading.Event) -> None:
-    with suppress(OSError):
-        control.recv(1)
-    if not stop.is_set():
-        log(_LOG, logging.WARNING, "the supervisor is gone: draining")
-        stop.set()

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.cli.settings import as_arguments
 from server.config import Settings
-from server.workers import reserve_port
+from server.port import reserve_port
 
 ASSEMBLY = "server.experiments.assembly:assemble"
 MOST_STREAMS = 1_024

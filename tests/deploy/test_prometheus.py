@@ -32,7 +32,7 @@ from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as pb
 from server.cli import program
 from server.convert import timestamp
-from server.workers import reserve_port
+from server.port import reserve_port
 from tests.deploy.test_monitoring import PROMETHEUS, alerts
 from tests.server import data_world
 from tests.server.data_world import write_world

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ ECHO = descriptor_pool.Default().AddSerializedFile(_descriptor().SerializeToStri
 class Echo:
     """Repeats what it is told. The words "missing", "broken", "die" and "pid" do what they say.
 
-    "old N" takes itself to have begun N seconds ago. "hold DIRECTORY" leaves a file `call-…` there and waits for `go`.
+    "hang" never lets go of the interpreter. "old N" takes itself to have begun N seconds ago. "hold DIRECTORY" leaves a
+    file `call-…` there and waits for `go`.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,8 @@ class Echo:
             raise ZeroDivisionError("secret detail")
         if word == "die":
             os._exit(9)
+        if word == "hang":
+            re.fullmatch("(a|a)+", "a" * 64 + "b")
         if word == "old":
             call.started -= float(rest)
         if word == "hold":

@@ -14,7 +14,8 @@ from server.app import Assembly, Genie
 from server.cli import program
 from server.config import Settings, settings_info
 from server.experiments.spool import SPOOL
-from server.workers import EXIT_CONFIGURATION, reserve_port
+from server.port import reserve_port
+from server.workers import EXIT_CONFIGURATION
 from store.api import Partition, Table
 from store.learners import create_profile
 from store.stores import EXPERIMENTS, open_stores

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from genie.v1 import recommendation_service_pb2 as pb
 from server.cli import program, recommend
-from server.workers import reserve_port
+from server.port import reserve_port
 from tests.server.core import LEARNER, Core
 from tests.server.core import core as serving_core
 

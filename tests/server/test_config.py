@@ -85,6 +85,13 @@ def test_numbers_beyond_all_bounds_are_refused(tmp_path: Path, digits: int) -> N
         assert refused(file=file)
 
 
+def test_a_hang_is_longer_than_the_pause_between_two_beats() -> None:
+    message = refused(environment={"GENIE_HANG_SECONDS": "4.5"})
+    assert "hang_seconds is 4.5; must be 0 or from 5 on" in message
+    for fine in ("0", "5", "3600"):
+        assert load(environment={"GENIE_HANG_SECONDS": fine}).settings.hang_seconds == float(fine)
+
+
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     file = tmp_path / "genie.toml"
     file.write_text('thread = 4\nworkers = "two"\nreflection = 3\n')

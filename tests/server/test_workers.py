@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from server.config import ConfigurationError
-from server.workers import EXIT_CONFIGURATION, MOST_FAILED_STARTS, Supervisor, reserve_port
+from server.port import reserve_port
+from server.workers import EXIT_CONFIGURATION, MOST_FAILED_STARTS, Supervisor
 from tests.server.echo import EchoClient
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -163,6 +165,46 @@ def test_a_killed_worker_is_replaced_and_the_port_keeps_answering() -> None:
         assert load.failures == []
         (death,) = server.events("a worker died")
         assert (death["pid"], death["how"], death["served"]) == (victim, "SIGKILL", True)
+
+
+def test_a_worker_that_hangs_says_where_and_is_replaced() -> None:
+    with served("--workers=2", "--hang-seconds=5") as server, Load(server.address) as load:
+        with grpc.insecure_channel(server.address) as channel:
+            client = EchoClient(channel)
+            victim = int(client.say(StringValue(value="pid")).value)
+            hung = client.say.future(StringValue(value="hang"))
+            server.wait(lambda: len(server.events("worker serves")) == 3)
+            assert hung.code() == grpc.StatusCode.UNAVAILABLE
+        (line,) = server.events("a worker hangs")
+        assert line["pid"] == victim
+        assert 5.0 <= float(str(line["silent_seconds"])) < PATIENCE_SECONDS
+        (death,) = server.events("a worker died")
+        assert (death["pid"], death["how"]) == (victim, "SIGKILL")
+        assert any("Current thread" in text or "most recent call first" in text for text in server.text)
+        assert any("echo.py" in text and "in say" in text for text in server.text)
+        before = sum(load.pids.values())
+        server.wait(lambda: sum(load.pids.values()) > before + 50)
+        load.stop()
+        # What waited in the worker that hung ends with it, and is tried again elsewhere.
+        assert load.failures == []
+
+
+def test_a_pause_of_all_processes_is_nobodys_hang() -> None:
+    with served("--workers=2", "--hang-seconds=5") as server:
+        assert server.address
+        pids = [server.process.pid, *(int(str(line["pid"])) for line in server.events("worker serves"))]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(7.0)
+        # The supervisor first: it must not take the others' silence for theirs.
+        os.kill(pids[0], signal.SIGCONT)
+        time.sleep(1.0)
+        for pid in pids[1:]:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(6.0)
+        assert not server.events("a worker hangs")
+        with grpc.insecure_channel(server.address) as channel:
+            assert EchoClient(channel).say(StringValue(value="back")).value == "back"
 
 
 def test_sighup_replaces_every_worker_under_load_and_no_call_fails() -> None:

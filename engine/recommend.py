@@ -79,6 +79,11 @@ def seed_of(*parts: str) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
+def pool_seed_of(tenant: str, learner_id: str, answers: int) -> int:
+    """Return the seed of a learner's pool: the same until the next answer."""
+    return seed_of(tenant, learner_id, "pool", str(answers))
+
+
 def fatigue(context: Context) -> float:
     """Return how tired the learner is taken to be, 0 to 1: from 20 to 60 minutes of session, and at night at
     least 0.3.
@@ -271,6 +276,7 @@ __all__ = [
     "Context",
     "RecommendQuery",
     "fatigue",
+    "pool_seed_of",
     "pools_of",
     "recommend",
     "recommend_many",

@@ -223,9 +223,8 @@ class Genie:
                 _LOG.exception("calls cannot be served as they should be: NOT_SERVING until they can")
             self.health.set_serving(False)
             return
-        if not self.health.serving:
+        if self.health.set_serving(True):
             log(_LOG, logging.INFO, "SERVING")
-        self.health.set_serving(True)
 
 
 class _Reflection:

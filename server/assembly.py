@@ -149,9 +149,12 @@ def put_together(
     measure_tenants(meter, tenants, settings.data_directory)
     pools = PoolCache(settings.pool_cache_megabytes)
     measure_pools(meter, pools)
+    default = policies[settings.default_policy]
     instances = (
         CatalogService(store=state, serving=serving, tenants=tenants),
-        LearnerService(store=state, serving=serving, tenants=tenants, experiments=experiments),
+        LearnerService(
+            store=state, serving=serving, tenants=tenants, policy=default, experiments=experiments
+        ),
         PracticeService(store=state, tenants=tenants, experiments=experiments),
         RecommendationService(
             store=state,

@@ -89,10 +89,10 @@ def join_list(parts: Sequence[str]) -> str:
 
 
 def split_list(cell: str) -> list[str]:
-    """The values of a cell as `join_list` wrote them; empty ones are kept, an empty cell holds none."""
+    """The values of a cell as `join_list` wrote them, or of a JSON list; an empty cell holds none."""
     if cell.startswith("[") and cell.endswith("]"):
         try:
-            return msgspec.json.decode(cell, type=list[str])
+            return list(map(cell_of, msgspec.json.decode(cell, type=list[str | int | float | None])))
         except msgspec.DecodeError:
             pass
     return cell.split(";") if cell else []

@@ -54,13 +54,14 @@ class Health:
         self._ended = False
         self.serving = False
 
-    def set_serving(self, serving: bool) -> None:
-        """Have the status told to everyone who watches; without effect once draining."""
+    def set_serving(self, serving: bool) -> bool:
+        """Have the status told to everyone who watches; whether it is another. Without effect once draining."""
         with self._lock:
-            if self._draining:
-                return
+            if self._draining or self.serving == serving:
+                return False
             self.serving = serving
         self._wake()
+        return True
 
     def drain(self) -> None:
         """NOT_SERVING from now on."""

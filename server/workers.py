@@ -16,8 +16,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from server.logs import log
+from server.worker_process import how, reaped, received, started
 
 BEAT = b"S"
 """What a worker writes to its control socket once it answers calls, and every BEAT_SECONDS from then on."""
@@ -37,7 +39,6 @@ _LAST_WORDS_SECONDS = 2.0
 """Time that a hanging worker has to write what its threads do."""
 _LATE_SECONDS = 2.0
 """A supervisor that looks so much later than it meant to was stopped itself, or found no processor."""
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(eq=False, slots=True)
@@ -114,6 +115,8 @@ class Supervisor:
         self._selector.register(wake_reader, selectors.EVENT_READ, None)
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in handled}
+        # It is meant for workers (`server.lifeline`), who inherit that it is ignored until they are ready for it.
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         wakeup_before = signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
         try:
             for slot in range(len(self._slots)):
@@ -142,9 +145,8 @@ class Supervisor:
             worker: _Worker | None = key.data
             if worker is None:
                 wake_reader.recv(4096)
-            elif _received(worker.control):
-                worker.heard_at = time.monotonic()
-                self._serves(worker)
+            elif received(worker.control):
+                self._heard(worker)
             else:
                 self._gone(worker)
         now = time.monotonic()
@@ -159,8 +161,9 @@ class Supervisor:
 
     def _keep_in_time(self, worker: _Worker, now: float) -> None:
         if worker.kill_at <= now:
-            what = "hanging" if worker.hangs else "draining" if worker.draining else "starting"
-            log(_LOG, logging.ERROR, f"{what} took too long: killing a worker", pid=worker.process.pid)
+            what = "draining took too long" if worker.draining else "starting took too long"
+            what = "it hangs" if worker.hangs else what
+            log(_LOG, logging.ERROR, f"{what}: killing a worker", pid=worker.process.pid)
             worker.process.kill()
             worker.kill_at = now + _KILL_MARGIN_SECONDS
         elif _runs(worker) and now - worker.heard_at >= self._hang_seconds:
@@ -194,7 +197,7 @@ class Supervisor:
         if self._stopping:
             return
         try:
-            process, ours = self._new_process(slot)
+            process, ours = started(partial(self._command, slot))
         except OSError as error:
             # Too many files or processes, no memory, no interpreter: those that serve must not suffer.
             log(_LOG, logging.ERROR, "a worker cannot be started", worker=slot + 1, why=str(error))
@@ -209,26 +212,18 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, worker)
         log(_LOG, logging.DEBUG, "worker started", worker=slot + 1, pid=process.pid)
 
-    def _new_process(self, slot: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-        """A worker's process, and our end of its control socket. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        try:
-            process = subprocess.Popen(
-                self._command(slot, theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return process, ours
+    def _heard(self, worker: _Worker) -> None:
+        worker.heard_at = time.monotonic()
+        if worker.draining:
+            return
+        if worker.hangs:
+            worker.hangs = False
+            worker.kill_at = float("inf")
+            log(_LOG, logging.WARNING, "a worker runs again", worker=worker.slot + 1, pid=worker.process.pid)
+        if worker.serving_since is None:
+            self._serves(worker)
 
     def _serves(self, worker: _Worker) -> None:
-        if worker.serving_since is not None or worker.draining:
-            return
         worker.serving_since = time.monotonic()
         worker.kill_at = float("inf")
         log(_LOG, logging.INFO, "worker serves", worker=worker.slot + 1, pid=worker.process.pid)
@@ -247,7 +242,7 @@ class Supervisor:
     def _gone(self, worker: _Worker) -> None:
         self._selector.unregister(worker.control)
         worker.control.close()
-        code = _reaped(worker.process)
+        code = reaped(worker.process)
         slot = self._slots[worker.slot]
         slot.workers.remove(worker)
         if self._stopping:
@@ -261,7 +256,7 @@ class Supervisor:
             "a worker died",
             worker=worker.slot + 1,
             pid=worker.process.pid,
-            how=_how(code),
+            how=how(code),
             served=worker.serving_since is not None,
         )
         if worker.replaces is not None:
@@ -271,7 +266,7 @@ class Supervisor:
             return
         since = worker.serving_since
         served_seconds = None if since is None else time.monotonic() - since
-        self._start_again(worker.slot, _how(code), served_seconds, refused=code == EXIT_CONFIGURATION)
+        self._start_again(worker.slot, how(code), served_seconds, refused=code == EXIT_CONFIGURATION)
 
     def _start_again(
         self, number: int, last: str, served_seconds: float | None = None, *, refused: bool = False
@@ -320,6 +315,10 @@ class Supervisor:
 
     def _drain(self, worker: _Worker, number: signal.Signals) -> None:
         worker.draining = True
+        if worker.hangs:
+            # It cannot finish anything, and may hold up others that can.
+            worker.process.kill()
+            return
         worker.kill_at = time.monotonic() + self._drain_seconds + _KILL_MARGIN_SECONDS
         worker.process.send_signal(number)
 
@@ -356,36 +355,6 @@ class Supervisor:
 def _runs(worker: _Worker) -> bool:
     """Whether it is expected to be heard of."""
     return worker.serving_since is not None and not worker.draining and not worker.hangs
-
-
-def _received(control: socket.socket) -> bytes:
-    try:
-        return control.recv(64)
-    except ConnectionResetError:
-        return b""
-
-
-def _reaped(process: "subprocess.Popen[bytes]") -> int:
-    """The exit code of a worker whose socket has closed, which is its last sign of life."""
-    try:
-        return process.wait(timeout=_KILL_MARGIN_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def _environment() -> dict[str, str]:
-    """Workers are the unit of parallelism: a library's own threads would only get in their way."""
-    return {**dict.fromkeys(_ONE_THREAD, "1"), "GRPC_VERBOSITY": "ERROR", **os.environ}
 
 
 def _has_terminal() -> bool:

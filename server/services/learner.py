@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 
 from engine import habits
 from engine.learner import ConceptView, LearnerState
+from engine.policy import Policy
 from engine.types import LearnerGoal, LearnerProfile
 from genie.v1 import learner_service_pb2 as pb
-from genie.v1 import resources_pb2
 from server import convert, errors
 from server.experiments.junction import Junction
 from server.idempotency import reply_once
@@ -23,6 +23,7 @@ from server.rpc import Call
 from server.services.answers import committed
 from server.services.catalog_entries import check_concept
 from server.services.export import export_messages, read_records
+from server.services.learner_requests import check_learner, label_filters, masked_parts, profile_from
 from server.services.learning_profile import LATEST_ANSWERS, learning_profile_message
 from server.services.paging import open_page, take_page
 from server.services.plans import goal_gap, plan, plan_messages
@@ -37,8 +38,6 @@ from store.slates import erase_slates
 
 DEFAULT_PAGE = 100
 MOST_PAGE = 1_000
-MOST_LABEL_FILTERS = 8
-MOST_PATHS = 32
 MOST_CONCEPTS_NAMED = 1_000
 DEFAULT_PROGRESS_DAYS = 30
 MOST_PROGRESS_DAYS = 365
@@ -46,14 +45,6 @@ MOST_PLAN_DAYS = 30
 _LISTED_AT_ONCE = 500
 _ERASING_SECONDS = 60.0
 """An erasure takes no longer; of one that was cut short, nothing is made that is kept for so long."""
-
-_PATHS: Mapping[str, Callable[[resources_pb2.Learner], bool]] = {
-    "display_name": lambda learner: bool(learner.display_name),
-    "time_zone": lambda learner: bool(learner.time_zone),
-    "goal": lambda learner: learner.HasField("goal"),
-    "labels": lambda learner: bool(learner.labels),
-}
-"""Paths that an update mask may name, and whether a learner sets them."""
 
 M = TypeVar("M", bound=Message)
 
@@ -70,18 +61,26 @@ class LearnerService:
     """Serves `genie.v1.LearnerService`."""
 
     def __init__(
-        self, *, store: Store, serving: Store, tenants: Tenants, experiments: Junction | None = None
+        self,
+        *,
+        store: Store,
+        serving: Store,
+        tenants: Tenants,
+        policy: Policy,
+        experiments: Junction | None = None,
     ) -> None:
+        """`policy` is that of recommendations which name none."""
         self._store = store
         self._serving = serving
         self._tenants = tenants
+        self._policy = policy
         self._experiments = experiments
 
     def create_learner(self, request: pb.CreateLearnerRequest, call: Call) -> pb.CreateLearnerResponse:
         """Take in a learner; the same profile again is no error."""
         check = Violations()
         check.identifier("request_id", request.request_id, required=False)
-        profile = _profile_from(check, request, now=call.now)
+        profile = profile_from(check, request, now=call.now)
         check.check()
         check_concept(self._store, call.tenant, profile.goal.concept_id)
 
@@ -105,7 +104,7 @@ class LearnerService:
 
     def get_learner(self, request: pb.GetLearnerRequest, call: Call) -> pb.GetLearnerResponse:
         """Read a profile."""
-        _check_learner(request).check()
+        check_learner(request).check()
         with self._reader(request, call) as (_, profile):
             return pb.GetLearnerResponse(learner=convert.learner_message(profile))
 
@@ -113,8 +112,8 @@ class LearnerService:
         """Change what the mask names."""
         check = Violations()
         check.identifier("request_id", request.request_id, required=False)
-        told = _profile_from(check, request, now=call.now)
-        paths = _masked(check, request)
+        told = profile_from(check, request, now=call.now)
+        paths = masked_parts(check, request)
         check.check()
         if "goal" in paths:
             check_concept(self._store, call.tenant, told.goal.concept_id)
@@ -132,7 +131,7 @@ class LearnerService:
         What calls make of the learner while that goes on is not kept.
         """
         learner_id = request.learner_id
-        _check_learner(request).check()
+        check_learner(request).check()
         partition = Partition(call.tenant, learner_id)
         if self._experiments is not None:
             self._experiments.erased(learner_id, call, call.now)
@@ -156,7 +155,7 @@ class LearnerService:
     def list_learners(self, request: pb.ListLearnersRequest, call: Call) -> pb.ListLearnersResponse:
         """List profiles by id."""
         check = Violations()
-        labels = _label_filters(check, request.labels)
+        labels = label_filters(check, request.labels)
         size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
         check.check()
         at_risk = request.at_risk_only
@@ -171,7 +170,7 @@ class LearnerService:
         self, request: pb.ExportLearnerRequest, call: Call
     ) -> Iterator[pb.ExportLearnerResponse]:
         """Stream all that is held about a learner."""
-        _check_learner(request).check()
+        check_learner(request).check()
         bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             partition = Partition(call.tenant, request.learner_id)
@@ -182,7 +181,7 @@ class LearnerService:
 
     def get_learner_stats(self, request: pb.GetLearnerStatsRequest, call: Call) -> pb.GetLearnerStatsResponse:
         """Totals, streak and today's goal."""
-        _check_learner(request).check()
+        check_learner(request).check()
         bundle = self._tenants.of(call)
         known = self._known(request, call, bundle)
         stats = stats_message(known.profile, known.state, bundle.catalog, known.view, call.now)
@@ -192,7 +191,7 @@ class LearnerService:
         self, request: pb.GetLearnerProgressRequest, call: Call
     ) -> pb.GetLearnerProgressResponse:
         """How practice and mastery went, from the whole log."""
-        check = _check_learner(request)
+        check = check_learner(request)
         check.whole("days", request.days, least=0, most=MOST_PROGRESS_DAYS)
         check.text("area", request.area, most=convert.MOST_NAME)
         check.check()
@@ -207,7 +206,7 @@ class LearnerService:
 
     def list_milestones(self, request: pb.ListMilestonesRequest, call: Call) -> pb.ListMilestonesResponse:
         """Milestones reached, from the whole log."""
-        check = _check_learner(request)
+        check = check_learner(request)
         size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
         check.check()
         page = open_page(request.page_token, size, "ListMilestones", request.learner_id)
@@ -219,18 +218,18 @@ class LearnerService:
         self, request: pb.GetLearningProfileRequest, call: Call
     ) -> pb.GetLearningProfileResponse:
         """How the learner learns."""
-        _check_learner(request).check()
+        check_learner(request).check()
         bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             state = read_state(reader, bundle.learner_model.memory_sets)
             latest = read_answers(reader, newest_first=True, limit=LATEST_ANSWERS)
         view = view_of(state, bundle.catalog, bundle.learner_model, call.now)
-        message = learning_profile_message(profile, state, view, bundle.catalog, latest, call.now)
+        message = learning_profile_message(profile, state, view, bundle.catalog, latest, self._policy, call)
         return pb.GetLearningProfileResponse(learning_profile=message)
 
     def get_mastery(self, request: pb.GetMasteryRequest, call: Call) -> pb.GetMasteryResponse:
         """Mastery and memory by concept."""
-        check = _check_learner(request)
+        check = check_learner(request)
         named = check.identifiers("concept_ids", request.concept_ids, most=MOST_CONCEPTS_NAMED)
         size = check.page_size("page_size", request.page_size, default=DEFAULT_PAGE, most=MOST_PAGE)
         check.check()
@@ -250,7 +249,7 @@ class LearnerService:
 
     def set_goal(self, request: pb.SetGoalRequest, call: Call) -> pb.SetGoalResponse:
         """Set what the learner works towards, and tell what stands between."""
-        check = _check_learner(request)
+        check = check_learner(request)
         check.identifier("request_id", request.request_id, required=False)
         goal = convert.goal_from(check.part("goal"), request.goal)
         check.check()
@@ -268,7 +267,7 @@ class LearnerService:
 
     def plan_practice(self, request: pb.PlanPracticeRequest, call: Call) -> pb.PlanPracticeResponse:
         """The next days, from memory and the graph."""
-        check = _check_learner(request)
+        check = check_learner(request)
         check.whole("days", request.days, least=0, most=MOST_PLAN_DAYS)
         check.check()
         bundle = self._tenants.of(call)
@@ -324,50 +323,6 @@ class LearnerService:
             lambda tx: reply_once(tx, request, call, kind, lambda: reply(tx)),
         )
         return committed(operation, call)
-
-
-def _check_learner(request: Any) -> Violations:
-    check = Violations()
-    check.identifier("learner_id", request.learner_id)
-    return check
-
-
-def _profile_from(check: Violations, request: Any, *, now: float) -> LearnerProfile:
-    """The request's learner as a profile."""
-    if not request.HasField("learner"):
-        check.add("learner", "must be given")
-        return LearnerProfile("")
-    part = check.part("learner")
-    for key in request.learner.labels:
-        if "=" in key:
-            part.add("labels.key", f'is {errors.printable(key)}; must not hold "="')
-    return convert.profile_from(part, request.learner, now=now)
-
-
-def _masked(check: Violations, request: pb.UpdateLearnerRequest) -> list[str]:
-    """The parts of a profile to change."""
-    check.size("update_mask.paths", len(request.update_mask.paths), most=MOST_PATHS)
-    paths = request.update_mask.paths[:MOST_PATHS]
-    for index, path in enumerate(paths):
-        if path not in _PATHS:
-            known = ", ".join(_PATHS)
-            check.add(f"update_mask.paths[{index}]", f"is {errors.printable(path)}; may be {known}")
-    if paths:
-        return [path for path in _PATHS if path in paths]
-    return [path for path, is_set in _PATHS.items() if is_set(request.learner)]
-
-
-def _label_filters(check: Violations, labels: Sequence[str]) -> set[tuple[str, str]]:
-    """The labels that a learner must have, as (key, value)."""
-    check.size("labels", len(labels), most=MOST_LABEL_FILTERS)
-    filters = set()
-    for index, label in enumerate(labels[:MOST_LABEL_FILTERS]):
-        key, equals, value = label.partition("=")
-        if not (key and equals):
-            check.add(f"labels[{index}]", 'must be written "key=value"')
-        check.text(f"labels[{index}]", label, most=convert.MOST_TAG + 1 + convert.MOST_LABEL)
-        filters.add((key, value))
-    return filters
 
 
 def _rewrite(tx: Transaction, learner_id: str, changes: Mapping[str, Any], *, now: float) -> LearnerProfile:

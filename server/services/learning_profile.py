@@ -10,11 +10,15 @@ from engine.catalog import Catalog
 from engine.gaps import find_gaps
 from engine.history import better_hours, session_seconds
 from engine.learner import ConceptView, LearnerState
+from engine.policy import Policy
+from engine.recommend import pool_seed_of
+from engine.target import target_for
 from engine.types import LearnerProfile
 from genie.v1 import progress_pb2
 from server import convert
 from server.learner_views import first_day, gap_messages, masteries, touched_rows
 from server.local_days import local_day, local_hour
+from server.rpc import Call
 from store.answer_log import AnswerLog
 
 LATEST_ANSWERS: Final = 500
@@ -29,8 +33,6 @@ MOST_CONCEPTS: Final = 5
 MOST_GAPS: Final = 10
 LEAST_SESSIONS: Final = 3
 """Sessions that a usual length is read from."""
-TARGET_SUCCESS: Final = 0.85
-"""Chance of success to aim at until the learner's own optimum is known."""
 
 
 def learning_profile_message(
@@ -39,14 +41,20 @@ def learning_profile_message(
     view: ConceptView,
     catalog: Catalog,
     latest: AnswerLog,
-    now: float,
+    policy: Policy,
+    call: Call,
 ) -> progress_pb2.LearningProfile:
-    """The profile at `now`; `latest` are the learner's newest answers, at most `LATEST_ANSWERS`, in any order."""
+    """The profile now; `latest` are the learner's newest answers, at most `LATEST_ANSWERS`, in any order.
+
+    `policy` is that of whoever names none.
+    """
+    now = call.now
     header = state.header[0]
+    seed = pool_seed_of(call.tenant, profile.learner_id, state.applied)
     message = progress_pb2.LearningProfile(
         learner_id=profile.learner_id,
         evidence_answers_count=state.applied,
-        target_success=TARGET_SUCCESS,
+        target_success=target_for(state, policy, seed),
     )
     if not state.applied:
         return message

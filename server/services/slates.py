@@ -17,7 +17,7 @@ import numpy as np
 from engine.learner import LearnerState
 from engine.policy import SOURCES, Policy
 from engine.pools import Pool
-from engine.recommend import Context, RecommendQuery, pools_of, seed_of
+from engine.recommend import Context, RecommendQuery, pool_seed_of, pools_of, seed_of
 from engine.slate import Slate
 from engine.slates import draw_slates
 from engine.types import LearnerProfile
@@ -342,7 +342,7 @@ def _query(look: _Looked, known: Known, wish: Wish, bundle: Bundle, call: Call) 
         excluded = np.union1d(excluded, dismissed_rows(known.taste, now))
     return RecommendQuery(
         seed=0,
-        pool_seed=seed_of(call.tenant, learner_id, "pool", str(known.state.applied)),
+        pool_seed=pool_seed_of(call.tenant, learner_id, known.state.applied),
         limit=wish.limit,
         objective=objective,
         context=_context(

@@ -45,7 +45,10 @@ class World:
         self.tenants = Tenants(self.store)
         self.catalog = CatalogService(store=self.store, serving=self.serving, tenants=self.tenants)
         self.practice = PracticeService(store=self.store, tenants=self.tenants)
-        self.learners = LearnerService(store=self.store, serving=self.serving, tenants=self.tenants)
+        policy = load_policies({})["hybrid_v1"]
+        self.learners = LearnerService(
+            store=self.store, serving=self.serving, tenants=self.tenants, policy=policy
+        )
         system = SystemMetricsReader(
             state=self.store, serving=self.serving, meter=Meter(), spool=Path("no-such-directory")
         )

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from engine.policy import load_policies
 from genie.v1 import catalog_service_pb2, learner_service_pb2
 from server import errors
 from server.services.catalog import CatalogService
@@ -108,7 +109,12 @@ def test_made_up_requests_meet_an_answer_or_a_typed_refusal(stores: Stores) -> N
     tenants = Tenants(stores.state)
     services = (
         CatalogService(store=stores.state, serving=stores.serving, tenants=tenants),
-        LearnerService(store=stores.state, serving=stores.serving, tenants=tenants),
+        LearnerService(
+            store=stores.state,
+            serving=stores.serving,
+            tenants=tenants,
+            policy=load_policies({})["hybrid_v1"],
+        ),
     )
     served = {name: _serving(services, name) for name, *_ in METHODS}
     answered: dict[str, int] = dict.fromkeys(served, 0)

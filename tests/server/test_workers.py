@@ -72,7 +72,9 @@ class Served:
             for line in self.process.stderr:
                 self.text.append(line)
                 with contextlib.suppress(ValueError):
-                    self.lines.append(json.loads(line))
+                    # A line of a stack may be a number.
+                    if isinstance(event := json.loads(line), dict):
+                        self.lines.append(event)
 
     def events(self, event: str) -> list[dict[str, object]]:
         """Lines logged so far with this event."""
@@ -187,6 +189,31 @@ def test_a_worker_that_hangs_says_where_and_is_replaced() -> None:
         load.stop()
         # What waited in the worker that hung ends with it, and is tried again elsewhere.
         assert load.failures == []
+
+
+def test_a_worker_that_wakes_up_in_time_lives_on() -> None:
+    with served("--hang-seconds=5") as server:
+        assert server.address
+        (pid,) = (int(str(line["pid"])) for line in server.events("worker serves"))
+        os.kill(pid, signal.SIGSTOP)
+        server.wait(lambda: server.events("a worker hangs"))
+        os.kill(pid, signal.SIGCONT)
+        server.wait(lambda: server.events("a worker runs again") or server.events("a worker died"))
+        assert not server.events("a worker died")
+        server.process.send_signal(signal.SIGUSR1)
+        with grpc.insecure_channel(server.address) as channel:
+            assert EchoClient(channel).say(StringValue(value="pid")).value == str(pid)
+
+
+def test_a_worker_that_hangs_holds_up_no_stop() -> None:
+    with served("--hang-seconds=5", "--drain-seconds=120") as server:
+        assert server.address
+        (pid,) = (int(str(line["pid"])) for line in server.events("worker serves"))
+        os.kill(pid, signal.SIGSTOP)
+        server.wait(lambda: server.events("a worker hangs"))
+        server.process.terminate()
+        assert server.finish() == 0
+        assert not server.events("draining took too long: killing a worker")
 
 
 def test_a_pause_of_all_processes_is_nobodys_hang() -> None:

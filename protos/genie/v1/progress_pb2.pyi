@@ -636,7 +636,9 @@ class LearningProfile(_message.Message):
     recent_accuracy: _builtins.float
     """Share of the latest answers that were correct, recent ones heavier, 0 to 1."""
     target_success: _builtins.float
-    """Chance of success at which this learner gains most, 0 to 1; 0.85 until the learner's own is known."""
+    """Chance of success, 0 to 1, that recommendations by the server's default policy aim at for this learner now. It
+    follows the learner's latest answers where the policy has a `target_reach`, and changes with the next answer.
+    """
     mean_retrievability: _builtins.float
     """Mean chance of recalling the concepts practised so far, now, 0 to 1."""
     pace_ratio: _builtins.float

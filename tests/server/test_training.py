@@ -1,16 +1,20 @@
 """Training from the log: a version that predicts better is taken into use, a worse one is refused with the figures."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.learner import DEFAULT_WEIGHTS, LearnerModel
-from engine.learner.training import TooLittleData
+from engine.learner.rows import TrainingLog
+from engine.learner.training import TooLittleData, train
 from engine.serving import Models
+from engine.types import F4
 from server import training
-from server.data_tables import ANSWERS
+from server.data_tables import ANSWERS, QUESTIONS
 from server.importing import Import
 from server.model_parts import ModelUnreadable, load_models, model_source, models_of, parts_of
 from server.models import ModelBusy, ModelDirectory, ModelError
@@ -65,6 +69,25 @@ def test_training_writes_a_version_and_makes_it_current(
     assert models.content is not None
     assert len(models.items) == 12
     assert models.content.shape == (12, 64)
+
+
+def test_models_are_fitted_to_the_difficulties_of_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    files = write_world(tmp_path, data_world.answers(learners=20, each=12))
+    rows = [{**row, "difficulty": n / 20 if n % 3 else ""} for n, row in enumerate(data_world.questions())]
+    new_import(store).files({**files, QUESTIONS: data_world.write_csv(files[QUESTIONS], rows)})
+    seen: list[list[float]] = []
+
+    def watched(log: TrainingLog, *, difficulty: F4, **rest: Any) -> Any:
+        seen.append(difficulty.tolist())
+        return train(log, difficulty=difficulty, **rest)
+
+    monkeypatch.setattr(training, "train", watched)
+    train_models(store, ModelDirectory(tmp_path, "default"), now=NOW, force=True)
+    expected = [n / 20 if n % 3 else math.nan for n in range(12)]
+    assert seen == [pytest.approx(expected, nan_ok=True)]
 
 
 def test_the_same_log_and_seed_give_the_same_models(

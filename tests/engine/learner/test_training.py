@@ -2,23 +2,25 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from engine.learner import LearnerModel, predict
+from engine.learner import evaluate as evaluation
 from engine.learner.baselines import NAMES, Split, baselines
 from engine.learner.evaluate import OURS, evaluate, folds_by_learner, stream
+from engine.learner.features import N_DENSE
 from engine.learner.memory import DEFAULT_WEIGHTS
 from engine.learner.memory_fit import Reviews, fit_memory, recall_of
 from engine.learner.metrics import auc, calibration_error, log_loss, rmse
-from engine.learner.regression import TrainSettings, pair_table
+from engine.learner.regression import Layout, TrainSettings, pair_table, penalties
 from engine.learner.rows import Rates, TrainingLog, fill_bases
 from engine.learner.score import QuestionConcepts, find_pair
 from engine.learner.state import LearnerState
 from engine.learner.training import TooLittleData, train
-from engine.types import F8, U1
+from engine.types import F4, F8, U1
 from tests.engine.learner.world import batch, random_model
 from tests.naive_learner import Answer, sigmoid
 
@@ -142,6 +144,37 @@ def test_pair_table_holds_every_pair() -> None:
     w = w._replace(pair_key=table, pair_weight=values)
     assert [find_pair(w, k) for k in keys] == pytest.approx(weights, rel=1e-6)
     assert find_pair(w, np.uint64(12345)) == 0.0
+
+
+def test_every_weight_has_the_penalty_of_its_kind() -> None:
+    layout = Layout(3, 2, np.array([5, 9, 11], np.uint64))
+    given = TrainSettings(
+        dense_penalty=1.5, base_penalty=2.5, concept_penalty=3.5, slope_penalty=4.5, pair_penalty=5.5
+    )
+    found = penalties(layout, given)
+    dense, sparse = found[:N_DENSE], found[N_DENSE:]
+    assert len(sparse) == layout.size
+    assert set(dense) == {1.5}
+    assert sparse[: layout.concept].tolist() == [2.5, 4.5] * 3
+    assert set(sparse[layout.concept : layout.concept_pattern]) == {3.5}
+    assert set(sparse[layout.concept_pattern : layout.pair]) == {2.5}
+    assert sparse[layout.pair :].tolist() == [5.5] * 3
+
+
+def test_evaluation_fits_to_the_difficulties_that_it_predicts_with(
+    known: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = np.linspace(0.1, 0.9, QUESTIONS).astype(np.float32)
+    concepts = QuestionConcepts.of(known.qc.offsets, known.qc.concepts, told)
+    seen: list[F4] = []
+
+    def watched(log: TrainingLog, *, difficulty: F4, **rest: Any) -> Any:
+        seen.append(difficulty)
+        return train(log, difficulty=difficulty, **rest)
+
+    monkeypatch.setattr(evaluation, "train", watched)
+    evaluate(known.log, concepts, seed=0, progress=quiet, folds=2, with_baselines=False, settings=SETTINGS)
+    assert np.array_equal(seen, [told, told])
 
 
 def test_evaluation_beats_or_meets_baselines_and_keeps_learners_apart(known: World) -> None:

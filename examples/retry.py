@@ -31,6 +31,7 @@ SERVICES = (
     "PracticeService",
     "RecommendationService",
     "AnalyticsService",
+    "ExperimentService",
 )
 
 SERVICE_CONFIG = json.dumps(

@@ -168,10 +168,10 @@ class Genie:
         """Have the pools and the health looked at."""
         serving = meter.gauge("genie_serving")
         meter.sample(lambda: serving.set(float(self.health.serving)))
-        for name, pools in (("unary", (self._unary, self._brief)), ("stream", (self._streams,))):
-            meter.gauge("genie_calls_limit", name).set(sum(pool.limit for pool in pools))
+        for name, pool in (("unary", self._unary), ("recommend", self._brief), ("stream", self._streams)):
+            meter.gauge("genie_calls_limit", name).set(pool.limit)
             in_flight = meter.gauge("genie_calls_in_flight", name)
-            meter.sample(_look_at(pools, in_flight, meter.gauge("genie_calls_queued", name)))
+            meter.sample(_look_at(pool, in_flight, meter.gauge("genie_calls_queued", name)))
 
     def _wire(self, names: Sequence[str], core: Any | None) -> "direct.DirectCalls | None":
         """Have the server serve every method; those of one message each directly, where that can be done."""
@@ -240,14 +240,13 @@ class _Reflection:
         yield from self._servicer.ServerReflectionInfo(iter(requests), cast("grpc.ServicerContext", call))
 
 
-def _look_at(pools: Sequence[CallPool | InlineQueue], in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
-    """What notes how full pools are together."""
+def _look_at(pool: CallPool | InlineQueue, in_flight: Gauge, queued: Gauge) -> Callable[[], None]:
+    """What notes how full a pool is."""
 
     def look() -> None:
-        unfinished = [pool.unfinished for pool in pools]
-        in_flight.set(sum(unfinished))
-        waiting = (count - pool.threads for count, pool in zip(unfinished, pools, strict=True))
-        queued.set(sum(max(count, 0) for count in waiting))
+        unfinished = pool.unfinished
+        in_flight.set(unfinished)
+        queued.set(max(unfinished - pool.threads, 0))
 
     return look
 

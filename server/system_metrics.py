@@ -21,11 +21,15 @@ from store.tallies import Tally, utc_day
 
 FAULTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
 """Status codes that mean the server failed, not its caller."""
+POLLED = "genie.v1.ExperimentService/ListExperiments"
+"""What workers ask the experiment service every second; beside the callers' calls it would hide what those take."""
 LEAST_WINDOW_SECONDS = 10.0
 MOST_WINDOW_SECONDS = 300.0
 
 _DURATION = "genie_call_duration_seconds"
 _MS_A_MINUTE = 60_000.0
+_UNARY = ("unary", "recommend")
+"""Pools that serve unary calls."""
 
 
 class Times(NamedTuple):
@@ -53,7 +57,9 @@ class SystemMetricsReader:
         reading = self._meter.read(window_seconds)
         covered = covered_seconds(reading, now, window_seconds)
         calls = calls_of(reading.recent)
-        times = times_of(_sum(reading.recent, _DURATION))
+        asked = {key: n for key, n in calls.items() if key[0] != POLLED}
+        durations = {key: values for key, values in reading.recent.items() if key[:2] != (_DURATION, POLLED)}
+        times = times_of(_sum(durations, _DURATION))
         message = pb.SystemMetrics(
             read_time=convert.timestamp(now),
             window=convert.duration(covered),
@@ -61,8 +67,8 @@ class SystemMetricsReader:
             p50_latency_ms=times.p50_ms,
             p99_latency_ms=times.p99_ms,
             methods=_methods(reading.recent, calls, covered),
-            calls_count=round(sum(calls.values())),
-            failed_calls_count=round(sum(n for (_, code), n in calls.items() if code in FAULTS)),
+            calls_count=round(sum(asked.values())),
+            failed_calls_count=round(sum(n for (_, code), n in asked.items() if code in FAULTS)),
             shed_calls_count=round(float(_sum(reading.recent, "genie_calls_shed_total")[:1].sum())),
             store=_store(reading),
             model=_model(reading, tenant),
@@ -170,8 +176,8 @@ def _worker(name: str, held: Mapping[Key, float]) -> pb.WorkerMetrics:
         worker=name,
         start_time=convert.timestamp(held.get(("genie_start_time_seconds",), 0.0)),
         serving=held.get(("genie_serving",), 0.0) > 0.0,
-        calls_in_flight_count=_whole(held.get(("genie_calls_in_flight", "unary"), 0.0)),
-        queued_calls_count=_whole(held.get(("genie_calls_queued", "unary"), 0.0)),
+        calls_in_flight_count=_whole(sum(held.get(("genie_calls_in_flight", name), 0.0) for name in _UNARY)),
+        queued_calls_count=_whole(sum(held.get(("genie_calls_queued", name), 0.0) for name in _UNARY)),
         streams_count=_whole(held.get(("genie_calls_in_flight", "stream"), 0.0)),
         resident_bytes=_whole(held.get(("genie_resident_bytes",), 0.0)),
     )

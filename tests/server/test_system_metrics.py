@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -13,8 +14,8 @@ from genie.v1 import learner_service_pb2 as learner_pb
 from genie.v1 import practice_service_pb2 as practice_pb
 from genie.v1 import recommendation_service_pb2 as recommendation_pb
 from genie.v1 import resources_pb2, system_metrics_pb2
-from server.metrics import Meter
-from server.system_metrics import hit_rate, times_of
+from server.metrics import CallCounters, Meter
+from server.system_metrics import POLLED, SystemMetricsReader, hit_rate, times_of
 from server.tally_figures import learning_figures
 from store.api import Partition
 from store.memory_store import MemoryStore
@@ -44,6 +45,20 @@ def metrics(world: Core, window_seconds: int = 300) -> system_metrics_pb2.System
         request, metadata=world.metadata
     ).metrics
     return found
+
+
+def test_what_workers_ask_all_the_time_is_left_out_of_the_sums(tmp_path: Path) -> None:
+    meter, store = Meter(), MemoryStore()
+    counters = CallCounters(meter)
+    for _ in range(50):
+        counters.count(f"/{POLLED}", "OK", 0.000_1)
+    for _ in range(4):
+        counters.count("/genie.v1.RecommendationService/Recommend", "OK", 0.1)
+    reader = SystemMetricsReader(state=store, serving=store, meter=meter, spool=tmp_path)
+    found = reader.read("default", time.time(), 300.0)
+    assert found.calls_count == 4
+    assert found.p50_latency_ms > 50.0
+    assert {method.method: method.calls_count for method in found.methods}[POLLED] == 50
 
 
 def test_a_tenant_where_nothing_happened_has_no_rates(world: Core) -> None:

@@ -199,8 +199,8 @@ class CatalogServiceServicer:
 
         Idempotency: by concept and question id; sending the same stream again changes nothing. A stream that
         breaks off may have stored a part: send it again.
-        Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS. All else is in the reply's
-        problems.
+        Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS, BATCH_TOO_LARGE (more rows
+        than a stream may have). All else is in the reply's problems.
         Limits: 1,000,000 rows a stream; each message at most 4 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

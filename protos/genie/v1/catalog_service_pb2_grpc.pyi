@@ -105,8 +105,8 @@ class CatalogServiceStub:
 
     Idempotency: by concept and question id; sending the same stream again changes nothing. A stream that
     breaks off may have stored a part: send it again.
-    Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS. All else is in the reply's
-    problems.
+    Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS, BATCH_TOO_LARGE (more rows
+    than a stream may have). All else is in the reply's problems.
     Limits: 1,000,000 rows a stream; each message at most 4 MiB.
     """
     GetConceptGraph: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetConceptGraphRequest, _catalog_service_pb2.GetConceptGraphResponse]
@@ -194,8 +194,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Idempotency: by concept and question id; sending the same stream again changes nothing. A stream that
     breaks off may have stored a part: send it again.
-    Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS. All else is in the reply's
-    problems.
+    Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS, BATCH_TOO_LARGE (more rows
+    than a stream may have). All else is in the reply's problems.
     Limits: 1,000,000 rows a stream; each message at most 4 MiB.
     """
     GetConceptGraph: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetConceptGraphRequest, _catalog_service_pb2.GetConceptGraphResponse]  # type: ignore[assignment]
@@ -334,8 +334,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotency: by concept and question id; sending the same stream again changes nothing. A stream that
         breaks off may have stored a part: send it again.
-        Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS. All else is in the reply's
-        problems.
+        Errors: a stream that cannot be read (MALFORMED_REQUEST), TOO_MANY_STREAMS, BATCH_TOO_LARGE (more rows
+        than a stream may have). All else is in the reply's problems.
         Limits: 1,000,000 rows a stream; each message at most 4 MiB.
         """
 

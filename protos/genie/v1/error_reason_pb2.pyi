@@ -113,9 +113,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ANSWER_FROM_FUTURE: _ErrorReason.ValueType  # 14
     """When: an answer's time is more than a day ahead of the server's clock.
     Code: INVALID_ARGUMENT.
-    Facts: `answer_id`; `answered_at`, RFC 3339.
+    Facts: `answer_id`; `answered_at`, RFC 3339; `seconds_ahead`.
     Example: {"reason": "ANSWER_FROM_FUTURE", "domain": "genie.v1", "metadata": {"answer_id": "a-17",
-    "answered_at": "2031-01-01T00:00:00Z"}}
+    "answered_at": "2031-01-01T00:00:00Z", "seconds_ahead": "126230400"}}
     """
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 15
     """When: the learner has no session of this id.
@@ -172,15 +172,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """When: the store cannot be read or written for now. Nothing of the call was acknowledged; it is safe to
     try again.
     Code: UNAVAILABLE.
-    Facts: none.
-    Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {}}
+    Facts: `operation`, "write".
+    Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {"operation": "write"}}
     """
     ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 24
     """When: the store has reached its greatest size, or the disk is full. Reads go on; an operator must make
     room.
     Code: RESOURCE_EXHAUSTED.
-    Facts: none.
-    Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {}}
+    Facts: `operation`, "write".
+    Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {"operation": "write"}}
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 25
     """When: the caller's deadline passed before the work was done. A write may have been committed: send it
@@ -253,7 +253,10 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     refused. Facts are cut at 128 characters, and what cannot be printed is escaped.
     Errors of single fields also carry google.rpc.BadRequest with one violation a field, all of them at once;
     RESOURCE_EXHAUSTED and UNAVAILABLE carry google.rpc.RetryInfo with how long to wait. The trailing metadata
-    of every call holds `x-correlation-id`.
+    of every call holds `x-correlation-id`, but for calls that gRPC itself refuses (no such method, a message over the
+    limit).
+
+    Every service works for one tenant a call: the metadata `x-tenant-id` names it, `default` when there is none.
 
     Common to all methods: MALFORMED_REQUEST, INVALID_FIELD, INVALID_TENANT, SERVER_OVERLOADED,
     SERVER_DRAINING, STORE_UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, INTERNAL; for methods that write,
@@ -351,9 +354,9 @@ Example: {"reason": "EMBEDDING_SIZE_MISMATCH", "domain": "genie.v1", "metadata":
 ERROR_REASON_ANSWER_FROM_FUTURE: ErrorReason.ValueType  # 14
 """When: an answer's time is more than a day ahead of the server's clock.
 Code: INVALID_ARGUMENT.
-Facts: `answer_id`; `answered_at`, RFC 3339.
+Facts: `answer_id`; `answered_at`, RFC 3339; `seconds_ahead`.
 Example: {"reason": "ANSWER_FROM_FUTURE", "domain": "genie.v1", "metadata": {"answer_id": "a-17",
-"answered_at": "2031-01-01T00:00:00Z"}}
+"answered_at": "2031-01-01T00:00:00Z", "seconds_ahead": "126230400"}}
 """
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 15
 """When: the learner has no session of this id.
@@ -410,15 +413,15 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 23
 """When: the store cannot be read or written for now. Nothing of the call was acknowledged; it is safe to
 try again.
 Code: UNAVAILABLE.
-Facts: none.
-Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {}}
+Facts: `operation`, "write".
+Example: {"reason": "STORE_UNAVAILABLE", "domain": "genie.v1", "metadata": {"operation": "write"}}
 """
 ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 24
 """When: the store has reached its greatest size, or the disk is full. Reads go on; an operator must make
 room.
 Code: RESOURCE_EXHAUSTED.
-Facts: none.
-Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {}}
+Facts: `operation`, "write".
+Example: {"reason": "STORE_FULL", "domain": "genie.v1", "metadata": {"operation": "write"}}
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 25
 """When: the caller's deadline passed before the work was done. A write may have been committed: send it

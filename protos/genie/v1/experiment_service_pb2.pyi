@@ -224,7 +224,7 @@ class ChangeSplitRequest(_message.Message):
     """The caller's id of this call, as in CreateExperimentRequest."""
     @_builtins.property
     def traffic_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Share of each arm from now on, control first, each from 0 to 1, summing to 1."""
+        """Share of each arm from now on, control first, each from 0 to 1, at least two above 0, summing to 1."""
 
     def __init__(
         self,

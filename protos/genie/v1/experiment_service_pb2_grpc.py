@@ -143,7 +143,7 @@ class ExperimentServiceServicer:
 
     def StopExperiment(self, request, context):
         """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
-        before the end and is reported late counts.
+        before the end and is reported late counts; a report that names no experiment, for up to 60 days after the end.
 
         Idempotency: a repeat with the same `request_id` returns the earlier reply.
         Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),

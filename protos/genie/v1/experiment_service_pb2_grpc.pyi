@@ -64,7 +64,7 @@ class ExperimentServiceStub:
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]
     """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
-    before the end and is reported late counts.
+    before the end and is reported late counts; a report that names no experiment, for up to 60 days after the end.
 
     Idempotency: a repeat with the same `request_id` returns the earlier reply.
     Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
@@ -152,7 +152,7 @@ class ExperimentServiceAsyncStub(ExperimentServiceStub):
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
     """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
-    before the end and is reported late counts.
+    before the end and is reported late counts; a report that names no experiment, for up to 60 days after the end.
 
     Idempotency: a repeat with the same `request_id` returns the earlier reply.
     Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),
@@ -261,7 +261,7 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.StopExperimentResponse, _abc.Awaitable[_experiment_service_pb2.StopExperimentResponse]]:
         """Ends a running experiment, or lets go of one that was rolled back. Nobody is assigned any more; what happened
-        before the end and is reported late counts.
+        before the end and is reported late counts; a report that names no experiment, for up to 60 days after the end.
 
         Idempotency: a repeat with the same `request_id` returns the earlier reply.
         Errors: INVALID_FIELD, EXPERIMENT_NOT_FOUND, EXPERIMENT_STATE (neither running nor rolled back),

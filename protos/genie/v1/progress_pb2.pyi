@@ -425,7 +425,9 @@ class LearnerStats(_message.Message):
     """Share of planned days met, recent weeks heavier, 0 to 1; unset before the first week is over."""
     @_builtins.property
     def practice_duration(self) -> _duration_pb2.Duration:
-        """Time spent on answers in all."""
+        """Time spent on answers in all. An answer that did not say how long it took counts the time since the one before it,
+        up to 5 minutes; sums over a tenant and experiments leave it out.
+        """
 
     @_builtins.property
     def streak(self) -> _resources_pb2.Streak:

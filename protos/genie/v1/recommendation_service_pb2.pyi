@@ -168,7 +168,7 @@ class RecommendationContext(_message.Message):
     local_hour: _builtins.int
     """Hour of the learner's day, 0 to 23; unset: from the clock and the learner's time zone."""
     session_id: _builtins.str
-    """The session that is going on, for fatigue and repetition; the latest answers tell when empty."""
+    """The session that is going on. Not used yet: the latest answers tell of fatigue and repetition."""
     @_builtins.property
     def available_duration(self) -> _duration_pb2.Duration:
         """Time at hand, up to 24 hours; unknown when unset."""
@@ -247,7 +247,9 @@ class Recommendation(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it is active; it can be explained at least as long."""
+        """Until when it is active. It can be explained at least as long, unless 50 later slates of the learner have pushed it
+        out: then it takes no feedback either, and its `request_id` counts as new.
+        """
 
     def __init__(
         self,
@@ -455,7 +457,8 @@ class BatchRecommendRequest(_message.Message):
     EXPLANATION_LEVEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's id of this call, 1 to 128 printable characters, as in Recommend: a repeat is known for each
-    learner by itself, in this method.
+    learner by itself, in this method, and has to be the same call, `learner_ids` included. To go on after errors, send
+    the learners that have no slate yet with an id of their own.
     """
     limit: _builtins.int
     """Questions wanted for each learner: 1 to 100, 0 for 10."""

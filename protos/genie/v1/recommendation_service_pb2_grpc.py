@@ -103,8 +103,8 @@ class RecommendationServiceServicer:
         Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
         DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn), BATCH_TOO_LARGE (the reply was
         full before this learner's turn: no slate was made).
-        Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions, so that they stay below the 4 MiB
-        that gRPC clients take unless told otherwise.
+        Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions with simple explanations (more without, 2,400
+        with technical ones), so that they stay below the 4 MiB that gRPC clients take unless told otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

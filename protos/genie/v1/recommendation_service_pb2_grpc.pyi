@@ -62,8 +62,8 @@ class RecommendationServiceStub:
     Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
     DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn), BATCH_TOO_LARGE (the reply was
     full before this learner's turn: no slate was made).
-    Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions, so that they stay below the 4 MiB
-    that gRPC clients take unless told otherwise.
+    Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions with simple explanations (more without, 2,400
+    with technical ones), so that they stay below the 4 MiB that gRPC clients take unless told otherwise.
     """
     ListActiveRecommendations: _grpc.UnaryUnaryMultiCallable[_recommendation_service_pb2.ListActiveRecommendationsRequest, _recommendation_service_pb2.ListActiveRecommendationsResponse]
     """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
@@ -124,8 +124,8 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
     Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
     DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn), BATCH_TOO_LARGE (the reply was
     full before this learner's turn: no slate was made).
-    Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions, so that they stay below the 4 MiB
-    that gRPC clients take unless told otherwise.
+    Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions with simple explanations (more without, 2,400
+    with technical ones), so that they stay below the 4 MiB that gRPC clients take unless told otherwise.
     """
     ListActiveRecommendations: _aio.UnaryUnaryMultiCallable[_recommendation_service_pb2.ListActiveRecommendationsRequest, _recommendation_service_pb2.ListActiveRecommendationsResponse]  # type: ignore[assignment]
     """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
@@ -195,8 +195,8 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors of one learner, in its result: INVALID_FIELD, IDEMPOTENCY_KEY_REUSED,
         DEADLINE_EXCEEDED (the caller's deadline came before this learner's turn), BATCH_TOO_LARGE (the reply was
         full before this learner's turn: no slate was made).
-        Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions, so that they stay below the 4 MiB
-        that gRPC clients take unless told otherwise.
+        Limits: 1 to 1,000 learners; replies of about 3 MB, some 20,000 questions with simple explanations (more without, 2,400
+        with technical ones), so that they stay below the 4 MiB that gRPC clients take unless told otherwise.
         """
 
     @_abc_1.abstractmethod

@@ -267,7 +267,7 @@ class Question(_message.Message):
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The caller's own content embedding: empty, or 8 to 1,024 finite numbers, as many as every other question
+        """The caller's own content embedding: empty, or 8 to 1,024 finite numbers, not all 0, as many as every other question
         of the tenant that gives one. When empty, the server computes one from text and tags.
         """
 
@@ -486,7 +486,7 @@ class DailyGoal(_message.Message):
 
     @_builtins.property
     def practised_duration(self) -> _duration_pb2.Duration:
-        """Practice done today."""
+        """Practice done today, counted as `LearnerStats.practice_duration` is."""
 
     def __init__(
         self,

@@ -60,7 +60,8 @@ class SystemMetrics(_message.Message):
     EXPERIMENT_SPOOL_SEGMENTS_COUNT_FIELD_NUMBER: _builtins.int
     avg_latency_ms: _builtins.float
     """Mean time of unary calls of the window in the server, in milliseconds; 0 when there were none. Time
-    spent waiting for a thread does not count, and refused calls neither.
+    spent waiting for a thread does not count, and refused calls neither. ListExperiments is left out of this and of all
+    figures over methods, since workers ask it every second; `methods` has it.
     """
     p50_latency_ms: _builtins.float
     """The time in milliseconds that 50 % of those calls did not exceed, estimated from a histogram whose buckets

@@ -229,13 +229,19 @@ def learned(taste: Taste, event: FeedbackEvent) -> Taste:
     weight = WEIGHTS.get(pb.FeedbackKind.ValueType(event.kind), 0.0)
     known = Engagement(belief.taken, belief.left, taste.at)
     belief = known.observe(event.sources, areas.index(event.area), weight, event.happened_at)
-    dismissed = list(taste.dismissed)
+    dismissed = taste.dismissed
     if event.kind == pb.FEEDBACK_KIND_DISMISSED:
-        dismissed = [entry for entry in dismissed if entry[0] != event.question_row]
-        dismissed = [*dismissed, (event.question_row, event.happened_at)][-MOST_DISMISSED:]
+        dismissed = _with_dismissal(dismissed, event.question_row, event.happened_at)
     return Taste(
         at=belief.at,
         taken={area: belief.taken[:, code].tolist() for code, area in enumerate(areas)},
         left={area: belief.left[:, code].tolist() for code, area in enumerate(areas)},
         dismissed=dismissed,
     )
+
+
+def _with_dismissal(dismissed: Sequence[tuple[int, float]], row: int, at: float) -> list[tuple[int, float]]:
+    """The newest dismissal of each question, the oldest first: the same in whatever order they arrive."""
+    newest = max([at, *(known for other, known in dismissed if other == row)])
+    others = [(other, known) for other, known in dismissed if other != row]
+    return sorted([*others, (row, newest)], key=lambda entry: (entry[1], entry[0]))[-MOST_DISMISSED:]

@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-import numpy as np
-
-from engine.learner import LearnerState
+from engine.catalog import Catalog
 from engine.policy import Policy
 from engine.slate import Slate
 from genie.v1 import explanation_pb2, resources_pb2
@@ -24,7 +22,7 @@ from server.services.wishes import Wish, wish_of
 from server.tenants import Bundle, Tenants
 from server.validate import Violations, page_start, page_token
 from store.api import Partition, Store
-from store.learners import read_feedback, read_state
+from store.learners import read_answers, read_feedback
 from store.slates import find_slate, list_slates
 
 MOST_LEARNERS = 1_000
@@ -197,27 +195,35 @@ class RecommendationService:
         after = page_start(request.page_token, request.learner_id)
         bundle = self._tenants.of(call)
         partition = Partition(call.tenant, request.learner_id)
+        records = list_slates(self._serving, partition)
+        if after:
+            ids = [record.recommendation_id for record in records]
+            records = records[ids.index(after) + 1 :] if after in ids else []
+        slates = [
+            Kept(record, Slate.from_bytes(record.payload))
+            for record in records
+            if record.expires_at > call.now
+        ]
+        if not slates:
+            return pb.ListActiveRecommendationsResponse()
         with self._store.read(partition) as reader:
-            state = read_state(reader, bundle.learner_model.memory_sets)
+            log = read_answers(reader, first=min(kept.slate.answers for kept in slates) + 1)
             events = read_feedback(reader)
+        answered = dict(zip(log.batch.question.tolist(), log.sequence.tolist(), strict=True))
         told: dict[tuple[str, str], int] = {}
         for event in events:
             key = (event.recommendation_id, event.question_id)
             told[key] = max(told.get(key, 0), event.kind)
         page: list[pb.Recommendation] = []
         more = ""
-        started = not after
-        for record in list_slates(self._serving, partition):
-            if started and record.expires_at > call.now:
-                kept = Kept(record, Slate.from_bytes(record.payload))
-                message = slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
-                _keep_open(message, kept, state, told)
-                if message.items and len(page) == size:
-                    more = page_token(page[-1].recommendation_id, request.learner_id)
-                    break
-                if message.items:
-                    page.append(message)
-            started = started or record.recommendation_id == after
+        for kept in slates:
+            message = slate_message(kept, bundle, explanation_pb2.EXPLANATION_LEVEL_SIMPLE)
+            _keep_open(message, kept, bundle.catalog, answered, told)
+            if message.items and len(page) == size:
+                more = page_token(page[-1].recommendation_id, request.learner_id)
+                break
+            if message.items:
+                page.append(message)
         return pb.ListActiveRecommendationsResponse(recommendations=page, next_page_token=more)
 
     def record_feedback(self, request: pb.RecordFeedbackRequest, call: Call) -> pb.RecordFeedbackResponse:
@@ -345,16 +351,21 @@ def _distinct(learner_ids: Sequence[str]) -> list[tuple[str, errors.GenieError |
 
 
 def _keep_open(
-    message: pb.Recommendation, kept: Kept, state: LearnerState, told: Mapping[tuple[str, str], int]
+    message: pb.Recommendation,
+    kept: Kept,
+    catalog: Catalog,
+    answered: Mapping[int, int],
+    told: Mapping[tuple[str, str], int],
 ) -> None:
-    """Take out the items that were completed, dismissed, or answered since; tell of the others what is known."""
-    recent = state.recent
+    """Take out the items that were deleted, completed, dismissed, or answered since; tell what is known of the others.
+
+    `answered` has the newest arrival's sequence by question row. What a slate does not reflect arrived after it.
+    """
     open_items = []
     for item, row in zip(message.items, kept.slate.items["question"].tolist(), strict=True):
         kind = told.get((message.recommendation_id, item.question_id), 0)
-        met = np.flatnonzero(recent["question"] == row)
-        answered = len(met) and float(recent["at"][met[0]]) >= int(kept.record.created_at)
-        if kind in _CLOSING or answered:
+        deleted = row < len(catalog.question_active) and not catalog.question_active[row]
+        if kind in _CLOSING or deleted or answered.get(row, 0) > kept.slate.answers:
             continue
         item.last_feedback_kind = pb.FeedbackKind.ValueType(kind)
         open_items.append(item)

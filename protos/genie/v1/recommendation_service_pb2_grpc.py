@@ -112,8 +112,8 @@ class RecommendationServiceServicer:
 
     def ListActiveRecommendations(self, request, context):
         """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
-        completed, dismissed nor answered since. Slates that are completed wholly are left out; a learner nobody
-        has heard of has none.
+        completed, dismissed, deleted from the catalogue nor answered since, that is by an answer that the slate does
+        not reflect. Slates without open items are left out; a learner nobody has heard of has none.
 
         Errors: INVALID_FIELD, INVALID_PAGE_TOKEN.
         Limits: pages of at most 100 slates; the last 50 slates of a learner are held.

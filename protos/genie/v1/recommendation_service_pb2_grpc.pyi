@@ -67,8 +67,8 @@ class RecommendationServiceStub:
     """
     ListActiveRecommendations: _grpc.UnaryUnaryMultiCallable[_recommendation_service_pb2.ListActiveRecommendationsRequest, _recommendation_service_pb2.ListActiveRecommendationsResponse]
     """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
-    completed, dismissed nor answered since. Slates that are completed wholly are left out; a learner nobody
-    has heard of has none.
+    completed, dismissed, deleted from the catalogue nor answered since, that is by an answer that the slate does
+    not reflect. Slates without open items are left out; a learner nobody has heard of has none.
 
     Errors: INVALID_FIELD, INVALID_PAGE_TOKEN.
     Limits: pages of at most 100 slates; the last 50 slates of a learner are held.
@@ -129,8 +129,8 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
     """
     ListActiveRecommendations: _aio.UnaryUnaryMultiCallable[_recommendation_service_pb2.ListActiveRecommendationsRequest, _recommendation_service_pb2.ListActiveRecommendationsResponse]  # type: ignore[assignment]
     """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
-    completed, dismissed nor answered since. Slates that are completed wholly are left out; a learner nobody
-    has heard of has none.
+    completed, dismissed, deleted from the catalogue nor answered since, that is by an answer that the slate does
+    not reflect. Slates without open items are left out; a learner nobody has heard of has none.
 
     Errors: INVALID_FIELD, INVALID_PAGE_TOKEN.
     Limits: pages of at most 100 slates; the last 50 slates of a learner are held.
@@ -206,8 +206,8 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_recommendation_service_pb2.ListActiveRecommendationsResponse, _abc.Awaitable[_recommendation_service_pb2.ListActiveRecommendationsResponse]]:
         """Lists a learner's slates that have not expired, newest first, with the items that are still open: neither
-        completed, dismissed nor answered since. Slates that are completed wholly are left out; a learner nobody
-        has heard of has none.
+        completed, dismissed, deleted from the catalogue nor answered since, that is by an answer that the slate does
+        not reflect. Slates without open items are left out; a learner nobody has heard of has none.
 
         Errors: INVALID_FIELD, INVALID_PAGE_TOKEN.
         Limits: pages of at most 100 slates; the last 50 slates of a learner are held.

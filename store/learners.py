@@ -24,6 +24,8 @@ SEQUENCE_BYTES = 8
 CLOCK_SLACK_SECONDS = 3_600.0
 """How far a server's clock may have been set back between two answers."""
 _LOOK_EVERY = 16
+LOOK_BACK_ANSWERS = 1_000
+"""Answers of a session that came before it was opened are found behind fewer than so many in a row of others."""
 
 
 class Outcome(IntEnum):
@@ -110,6 +112,23 @@ def read_arrived_since(reader: Reader, received_at: float) -> AnswerLog:
         entries.append((int.from_bytes(key, "big"), value))
     entries.reverse()
     return decode_answers([sequence for sequence, _ in entries], [value for _, value in entries])
+
+
+def first_of_session(reader: Reader, session_id: str) -> int:
+    """Sequence from which on all answers with the session's id are found: of the first, or else of the next to come.
+
+    Looks back until `LOOK_BACK_ANSWERS` in a row are not the session's.
+    """
+    name, first, newest = session_id.encode(), 0, 0
+    for key, value in reader.scan(Table.ANSWER, reverse=True):
+        sequence = int.from_bytes(key, "big")
+        newest = newest or sequence
+        if (first or newest + 1) - sequence > LOOK_BACK_ANSWERS:
+            break
+        # Few entries need be decoded: the id stands in them as it is.
+        if name in value and decode_answers([sequence], [value]).session_id[0] == session_id:
+            first = sequence
+    return first or newest + 1
 
 
 def find_answers(

@@ -16,7 +16,7 @@ class Session:
     available_seconds: float = 0.0
     """Time the learner meant to spend; 0 when unknown."""
     first_sequence: int = 0
-    """Sequence that the learner's next answer had when the session was opened: none of its answers is earlier."""
+    """Sequence of the session's first answer, or else of the next to come when it was opened: none is earlier."""
     summary: bytes = b""
     """What the service wrote down at the end; the store does not read it."""
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from engine.history import practice_seconds
 from engine.types import LearnerProfile
 from genie.v1 import practice_service_pb2 as pb
 from genie.v1 import resources_pb2
@@ -19,10 +20,12 @@ from server.services.answers import calendar_of, committed, take_in
 from server.services.slate_bytes import Encoded
 from server.tenants import Bundle, Tenants
 from server.validate import Violations
+from store.answer_log import chronological
 from store.api import Partition, Reader, Store, Transaction
 from store.learners import (
     create_profile,
     end_session,
+    first_of_session,
     last_sequence,
     read_answers,
     read_profile,
@@ -90,6 +93,8 @@ class PracticeService:
         started_at = check.timestamp("start_time", request.start_time, now=call.now) if timed else call.now
         check.check()
         partition = Partition(call.tenant, request.learner_id)
+        with self._store.read(partition) as reader:
+            first = first_of_session(reader, request.session_id)
 
         def start(tx: Transaction) -> Session:
             if read_profile(tx) is None:
@@ -101,7 +106,8 @@ class PracticeService:
                 started_at=started_at,
                 device=request.device,
                 available_seconds=available,
-                first_sequence=last_sequence(tx) + 1,
+                # The log is shorter than it was read when the learner was erased meanwhile.
+                first_sequence=min(first, last_sequence(tx) + 1),
             )
             return start_session(tx, session, timed=timed)[0]
 
@@ -167,8 +173,13 @@ def _summary(
     reader: Reader, session: Session, bundle: Bundle, profile: LearnerProfile, now: float
 ) -> pb.SessionSummary:
     """What happened in a session, from the answers that came with its id."""
-    log = read_answers(reader, first=max(session.first_sequence, 1))
-    log = log.take(np.flatnonzero([name == session.session_id for name in log.session_id]))
+    # With the answer before, since which the time of the first may count.
+    log = read_answers(reader, first=max(session.first_sequence - 1, 1))
+    order = chronological(log)
+    seconds = np.empty(log.size)
+    seconds[order] = practice_seconds(log.take(order).batch)
+    chosen = np.flatnonzero([name == session.session_id for name in log.session_id])
+    log = log.take(chosen)
     facts = log.batch
     own = facts.weight >= 1.0
     practised = dict.fromkeys(bundle.concept_id(row) for row in facts.concept[own].tolist())
@@ -182,7 +193,7 @@ def _summary(
     summary = pb.SessionSummary(
         answers_count=log.size,
         correct_count=int(facts.correct.sum()),
-        practice_duration=convert.duration(float(facts.duration_ms.sum(dtype=np.int64)) / 1e3),
+        practice_duration=convert.duration(float(seconds[chosen].sum())),
         practised_concept_ids=[name for name in practised if name],
         mastered_concept_ids=[name for name, way in last.items() if name and way > 0],
         lost_concept_ids=[name for name, way in last.items() if name and way < 0],

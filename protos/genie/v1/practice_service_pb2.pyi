@@ -322,14 +322,18 @@ class SessionSummary(_message.Message):
     STREAK_FIELD_NUMBER: _builtins.int
     DAILY_GOAL_FIELD_NUMBER: _builtins.int
     answers_count: _builtins.int
-    """Answers recorded with the session's id."""
+    """Answers recorded with the session's id before the session ended, also those that came before it was opened:
+    of these all that stand in the learner's log with fewer than 1,000 others in a row after them.
+    """
     correct_count: _builtins.int
     """Those that were correct."""
     accuracy: _builtins.float
     """Their share, 0 to 1; unset when there were no answers."""
     @_builtins.property
     def practice_duration(self) -> _duration_pb2.Duration:
-        """Time spent on the answers."""
+        """Time spent on the answers, as in the learner's statistics: an answer without a duration counts the pause since
+        the one before when that is at most five minutes.
+        """
 
     @_builtins.property
     def practised_concept_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

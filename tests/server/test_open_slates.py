@@ -1,4 +1,4 @@
-"""What ListActiveRecommendations still shows of a slate, on stores in memory."""
+"""What ListActiveRecommendations still shows of a slate, and what rests, on stores in memory."""
 
 from genie.v1 import catalog_service_pb2, practice_service_pb2
 from genie.v1 import recommendation_service_pb2 as pb
@@ -71,3 +71,16 @@ def test_deleted_questions_are_not_active() -> None:
     request = catalog_service_pb2.DeleteQuestionsRequest(question_ids=[gone])
     world.catalog.delete_questions(request, a_call())
     assert [ids(one) for one in active(world, NOW + 1)] == [ids(slate)[1:]]
+
+
+def test_the_forty_questions_answered_right_last_rest() -> None:
+    world = wide_world()
+    answered = [f"shape-{number}" for number in range(45)]
+    for number, question_id in enumerate(answered):
+        record(world, NOW + number, question_id)
+    shown = {
+        question_id for number in range(5) for question_id in ids(slate_of(world, NOW + 60 + number, 100))
+    }
+    assert shown.isdisjoint(answered[-40:])
+    rested = set(ids(slate_of(world, NOW + 9 * 3_600.0, 100)))
+    assert not rested.isdisjoint(answered[-40:])

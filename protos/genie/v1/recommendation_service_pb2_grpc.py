@@ -81,7 +81,9 @@ class RecommendationServiceServicer:
         answer acknowledged before the call was sent. Past its own time budget the server answers with the best
         it has and says so (`degraded`), rather than failing. A learner nobody has heard of yet gets what a
         stranger should begin with; one for whom little or nothing is eligible gets a short or empty slate with
-        the reason.
+        the reason. What was answered correctly within the last eight hours is not recommended, as far as it is among
+        the 40 different questions that the learner met last; older ones may come again unless
+        `exclude_question_ids` names them.
 
         Idempotency: with `request_id`, a repeat while the slate is held returns the same slate; the id also
         seeds the exploration, so that the same id in the same state gives the same slate in any case.

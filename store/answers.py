@@ -2,18 +2,20 @@
 
 State is a pure function of the log ordered by (time given, arrival). Answers in time order are taken in as
 they come; one that is older than the newest (a late answer) sends the learner's whole log through the engine
-again. What the log holds never changes: the mastery shown with earlier answers stays as it was shown, also
-when a late one precedes them.
+again. What the log holds never changes: the mastery shown and the milestones told with earlier answers stay
+as they were, also when a late one precedes them. Who wants to know of streaks works them out from the days
+(`engine.streaks.streak_lengths`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.learner import Absorbed, LearnerModel, LearnerState, absorb, replay
 from engine.learner.crowd import CrowdAbsorbed
+from engine.streaks import milestones_since, streak_lengths
 from engine.types import I8, U1, AnswerBatch, LearnerProfile
 from store import codec
 from store.answer_log import AnswerLog, chronological, encode_answers, join_logs
@@ -30,6 +32,9 @@ from store.learners import (
     write_state,
 )
 from store.recount import tally_answers
+
+Milestones = Mapping[int, list[tuple[int, int]]]
+"""By sequence of a late answer: (local day, streak in days) of milestones that it brought to answers there before."""
 
 
 class NewAnswers(NamedTuple):
@@ -59,6 +64,8 @@ class RecordedAnswers:
     """(n,) the entries as the log holds them: for a repeat, those of the first time."""
     state: LearnerState
     """After all of them."""
+    brought: Milestones = field(default_factory=dict)
+    """Milestones that late answers brought besides their own."""
 
 
 def record_answers(
@@ -80,13 +87,14 @@ def record_answers(
     sent = as_log(answers, np.arange(last + 1, last + 1 + answers.batch.size))
     whole = len(place) == sent.size
     new = sent
+    brought: Milestones = {}
     if not whole:
         fresh = list(place.values())
         digests = [digests[i] for i in fresh]
         new = sent.take(np.array(fresh, np.intp))._replace(sequence=last + 1 + np.arange(len(fresh)))
     if new.size:
         before = state
-        state, new = _take_in(tx, state, new, model)
+        state, new, brought = _take_in(tx, state, new, model)
         tally_answers(tx, before, new)
         append_answers(tx, new.sequence.tolist(), encode_answers(new), digests)
         write_state(tx, state)
@@ -94,8 +102,8 @@ def record_answers(
             born = answers.received_at
             create_profile(tx, LearnerProfile(learner_id, created_at=born, updated_at=born))
     if whole:
-        return RecordedAnswers(np.full(new.size, Outcome.RECORDED, np.uint8), new, state)
-    return _with_repeats(tx, sent, new, known, state)
+        return RecordedAnswers(np.full(new.size, Outcome.RECORDED, np.uint8), new, state, brought)
+    return _with_repeats(tx, sent, new, known, state, brought)
 
 
 def _last_sequence(tx: Transaction, state: LearnerState) -> int:
@@ -129,23 +137,23 @@ def as_log(answers: NewAnswers, sequence: I8) -> AnswerLog:
 
 def _take_in(
     tx: Transaction, state: LearnerState, new: AnswerLog, model: LearnerModel
-) -> tuple[LearnerState, AnswerLog]:
-    """The state after `new`, and `new` with its effects, in the order given."""
+) -> tuple[LearnerState, AnswerLog, Milestones]:
+    """The state after `new`, `new` with its effects in the order given, and the milestones brought besides."""
     times = new.batch.answered_at
     if state.applied and times.min() < state.last_answered_at:
         return _take_in_late(tx, state, new, model)
     if new.size == 1 or (times[1:] >= times[:-1]).all():
         done = absorb(state, new.batch, model)
-        return done.state, with_effects(new, done)
+        return done.state, with_effects(new, done), {}
     order = np.argsort(times, kind="stable")
     ordered = new.take(order)
     done = absorb(state, ordered.batch, model)
-    return done.state, with_effects(ordered, done).take(np.argsort(order))
+    return done.state, with_effects(ordered, done).take(np.argsort(order)), {}
 
 
 def _take_in_late(
     tx: Transaction, state: LearnerState, new: AnswerLog, model: LearnerModel
-) -> tuple[LearnerState, AnswerLog]:
+) -> tuple[LearnerState, AnswerLog, Milestones]:
     """As `_take_in`, where some of `new` are older than what the state has taken in.
 
     The state before the first of them is rebuilt; from there on every answer is taken in anew, which tells
@@ -153,7 +161,8 @@ def _take_in_late(
     later replay will do.
     """
     new = new._replace(late=(new.batch.answered_at < state.last_answered_at).astype(np.uint8))
-    log = join_logs(read_answers(tx), new)
+    old = read_answers(tx)
+    log = join_logs(old, new)
     n_old = log.size - new.size
     order = chronological(log)
     log = log.take(order)
@@ -166,10 +175,32 @@ def _take_in_late(
     again = with_effects(rest, absorb(before, rest.batch, model))
     filled = again.take(np.flatnonzero(at_new[first:]))
     filled = filled.take(np.argsort(filled.sequence))
-    settled = join_logs(read_answers(tx), filled)
+    settled = join_logs(old, filled)
     settled = settled.take(chronological(settled))
     after = replay(settled.take(np.arange(first, settled.size)).batch, model.memory_sets, before)
-    return after, filled
+    own, brought = _milestones_told(old.take(chronological(old)), settled, int(new.sequence[0]))
+    told = np.isin(filled.sequence, own)
+    return after, filled._replace(milestone=np.where(told, filled.milestone, 0).astype(np.uint16)), brought
+
+
+def _milestones_told(old: AnswerLog, log: AnswerLog, first: int) -> tuple[list[int], Milestones]:
+    """Which milestones are new where answers of sequence `first` on, some of them late, made `log` of `old`.
+
+    Both logs in order of time. The new answers that reached one themselves, and those that answers there
+    before have reached, each told with the newest late answer before it.
+    """
+    before, after = (streak_lengths(of.batch.local_day, of.batch.answered_at) for of in (old, log))
+    own: list[int] = []
+    brought: dict[int, list[tuple[int, int]]] = {}
+    is_new = log.sequence >= first
+    for place in milestones_since(before, old.batch.local_day, after, log.batch.local_day):
+        if is_new[place]:
+            own.append(int(log.sequence[place]))
+            continue
+        bringer = int(log.sequence[np.flatnonzero(is_new[:place])[-1]])
+        reached = (int(log.batch.local_day[place]), int(after.milestone[place]))
+        brought.setdefault(bringer, []).append(reached)
+    return own, brought
 
 
 def with_effects(log: AnswerLog, done: Absorbed | CrowdAbsorbed) -> AnswerLog:
@@ -185,7 +216,12 @@ def with_effects(log: AnswerLog, done: Absorbed | CrowdAbsorbed) -> AnswerLog:
 
 
 def _with_repeats(
-    tx: Transaction, sent: AnswerLog, new: AnswerLog, known: dict[str, int], state: LearnerState
+    tx: Transaction,
+    sent: AnswerLog,
+    new: AnswerLog,
+    known: dict[str, int],
+    state: LearnerState,
+    brought: Milestones,
 ) -> RecordedAnswers:
     """One entry for each answer sent, where some were there before or come twice."""
     old_ids = list(known)
@@ -195,7 +231,8 @@ def _with_repeats(
     first = {answer_id: i for i, answer_id in reversed(list(enumerate(sent.answer_id)))}
     is_new = np.array([i == first[a] and a not in known for i, a in enumerate(sent.answer_id)])
     outcome = np.where(_same(sent, log), Outcome.DUPLICATE, Outcome.REUSED)
-    return RecordedAnswers(np.where(is_new, Outcome.RECORDED, outcome).astype(np.uint8), log, state)
+    outcome = np.where(is_new, Outcome.RECORDED, outcome).astype(np.uint8)
+    return RecordedAnswers(outcome, log, state, brought)
 
 
 def _same(sent: AnswerLog, held: AnswerLog) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":

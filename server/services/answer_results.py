@@ -87,10 +87,20 @@ def messages_of(
             predicted_success=float(log.predicted[i]),
             mastery_changes=_changes(bundle, recorded, due, i),
             streak=streak,
-            milestones=milestone_messages(int(log.milestone[i]), int(facts.local_day[i])),
+            milestones=_milestones(recorded, i),
             late=bool(log.late[i]),
             learning_gaps=() if facts.correct[i] else stuck.behind(i),
         )
+
+
+def _milestones(recorded: RecordedAnswers, i: int) -> list[resources_pb2.Milestone]:
+    """The milestones that answer `i` reached; when it came late, also those of days after it."""
+    log = recorded.log
+    milestones = milestone_messages(int(log.milestone[i]), int(log.batch.local_day[i]))
+    if recorded.outcome[i] == Outcome.RECORDED:
+        for day, reached in recorded.brought.get(int(log.sequence[i]), ()):
+            milestones += milestone_messages(reached, day)
+    return milestones
 
 
 class _Stuck:

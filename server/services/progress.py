@@ -9,6 +9,7 @@ from engine.catalog import Catalog
 from engine.forecast import FARTHEST_DAYS, WINDOW_DAYS, forecast, speed
 from engine.history import DayHistory, area_history, day_history, every_day
 from engine.learner import ConceptView
+from engine.streaks import StreakLengths, streak_lengths
 from engine.types import LearnerGoal, LearnerProfile
 from genie.v1 import learner_service_pb2 as pb
 from genie.v1 import progress_pb2, resources_pb2
@@ -112,14 +113,25 @@ def projection_message(
     return message
 
 
+def streaks_of(log: AnswerLog) -> StreakLengths:
+    """What each answer of a whole log, in the order in which it is applied, did to the streak.
+
+    What was told stands, unless an answer came late: then streaks are those of the days as they are known now.
+    """
+    if not log.late.any():
+        return StreakLengths(log.streak, log.milestone)
+    return streak_lengths(log.batch.local_day, log.batch.answered_at)
+
+
 def reached_milestones(log: AnswerLog) -> list[tuple[int, int]]:
-    """(Day, streak in days) of every milestone that a log tells of, in its order."""
-    at = np.flatnonzero(log.milestone)
-    return list(zip(log.batch.local_day[at].tolist(), log.milestone[at].tolist(), strict=True))
+    """(Day, streak in days) of every milestone that a whole log leads to, in its order."""
+    milestone = streaks_of(log).milestone
+    at = np.flatnonzero(milestone)
+    return list(zip(log.batch.local_day[at].tolist(), milestone[at].tolist(), strict=True))
 
 
 def milestones_page(log: AnswerLog, page: Page) -> pb.ListMilestonesResponse:
-    """A page of the milestones in a log, oldest first; a page's key is day and length of the streak."""
+    """A page of the milestones of a whole log, oldest first; a page's key is day and length of the streak."""
     # No answer is given before 1970, but its day may lie one before.
     keyed = ((f"{day + 1:08d}-{streak:04d}", day, streak) for day, streak in sorted(reached_milestones(log)))
     following = ((day, streak) for key, day, streak in keyed if key > page.after)

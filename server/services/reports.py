@@ -14,16 +14,17 @@ from engine.habits import Risk
 from engine.history import DayHistory
 from engine.learner import ConceptView, LearnerState
 from engine.reports import Answers, LearnerPeriod, Standing, TenantTally, learner_period
+from engine.streaks import StreakLengths
 from engine.types import LearnerProfile
 from server.learner_views import touched_rows, view_of
 from server.local_days import local_day
 from server.services.learning_profile import MOST_GAPS
 from server.services.plans import plan
-from server.services.progress import whole_history
+from server.services.progress import streaks_of, whole_history
 from server.tenants import Bundle
 from store.answer_log import AnswerLog, chronological, empty_log
 from store.api import Partition, Reader, Store, Table
-from store.learners import read_arrived_since, read_profile, read_state
+from store.learners import read_answers, read_arrived_since, read_profile, read_state
 from store.replay import all_learners
 
 DAY_SPAN: Final = 1
@@ -86,7 +87,7 @@ def learner_facts(
     today = local_day(now, profile.time_zone)
     log = _recent(reader, state, min(2 * period.first - period.last - 1, today + 1 - WINDOW_DAYS))
     history = whole_history(log)
-    answers = Answers(log.batch, log.crossed, log.streak, log.milestone)
+    answers = Answers(log.batch, log.crossed, log.streak, _streaks(reader, log).milestone)
     view = view_of(state, bundle.catalog, bundle.learner_model, now)
     days, path = plan(profile, state, view, bundle, now)
     first_at = float(state.header["first_at"][0])
@@ -158,3 +159,17 @@ def _recent(reader: Reader, state: LearnerState, first: int) -> AnswerLog:
         return empty_log()
     log = read_arrived_since(reader, first * _DAY_SECONDS - _EARLIEST_SECONDS)
     return log.take(chronological(log)) if np.any(np.diff(log.batch.answered_at) < 0.0) else log
+
+
+def _streaks(reader: Reader, log: AnswerLog) -> StreakLengths:
+    """What each answer of a recent log did to the streak.
+
+    A late answer makes out of date what was told with answers before its arrival, and those are in the log with it:
+    without one all stands; with one the whole log is read.
+    """
+    if not log.late.any():
+        return streaks_of(log)
+    whole = read_answers(reader)
+    whole = whole.take(chronological(whole))
+    recent = whole.sequence >= log.sequence.min()
+    return StreakLengths._make(column[recent] for column in streaks_of(whole))

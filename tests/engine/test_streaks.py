@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.learner import LearnerModel, LearnerState, absorb
-from engine.streaks import follow, stand_of
+from engine.learner import Absorbed, LearnerModel, LearnerState, absorb
+from engine.streaks import StreakLengths, follow, milestones_since, stand_of, streak_lengths
 from engine.types import AnswerBatch
 
 START = 20_000
@@ -32,6 +32,11 @@ def at_noon(days: list[int]) -> list[tuple[int, float]]:
 
 def answered(answers: list[tuple[int, float]]) -> LearnerState:
     """The state after answers on these days at these times."""
+    return absorbed(answers).state
+
+
+def absorbed(answers: list[tuple[int, float]]) -> Absorbed:
+    """What answers on these days at these times change."""
     n = len(answers)
     batch = AnswerBatch(
         question=np.arange(n, dtype=np.uint32),
@@ -49,7 +54,7 @@ def answered(answers: list[tuple[int, float]]) -> LearnerState:
         mastery=np.full(n, np.nan, np.float32),
         mastery_sd=np.full(n, np.nan, np.float32),
     )
-    return absorb(LearnerState.empty(), batch, LearnerModel.priors()).state
+    return absorb(LearnerState.empty(), batch, LearnerModel.priors())
 
 
 def test_nobody_has_a_streak_before_the_first_answer() -> None:
@@ -65,6 +70,37 @@ def test_the_streak_is_the_one_of_the_state_travels_included(travels: list[tuple
         answers.append((int(now // 86_400.0) + off, now))
     stand, _ = follow(None, answers)
     assert stand == stand_of(answered(answers))
+
+
+def lengths(answers: list[tuple[int, float]]) -> StreakLengths:
+    return streak_lengths(np.array([d for d, _ in answers], np.int32), np.array([at for _, at in answers]))
+
+
+@given(TRAVELS)
+def test_streaks_worked_out_from_days_are_those_of_the_kernel(travels: list[tuple[float, int]]) -> None:
+    now, answers = noon(START), []
+    for passed, off in travels:
+        now += passed * 0.4 * 86_400.0
+        answers.append((int(now // 86_400.0) + off, now))
+    done, found = absorbed(answers), lengths(answers)
+    assert found.streak.tolist() == done.streak.tolist()
+    assert found.milestone.tolist() == done.milestone.tolist()
+
+
+def test_no_answers_no_streaks() -> None:
+    assert [column.shape for column in lengths([])] == [(0,), (0,)]
+
+
+def test_a_milestone_is_new_once_in_a_streak() -> None:
+    def news(before: list[int], after: list[int]) -> list[tuple[int, int]]:
+        was, now = lengths(at_noon(before)), lengths(at_noon(after))
+        places = milestones_since(was, np.array(before, np.int32), now, np.array(after, np.int32))
+        return [(after[place], int(now.milestone[place])) for place in places]
+
+    assert news([1, 3, 4], [1, 2, 3, 4]) == [(3, 3)]
+    assert news([1, 2, 4, 5, 6], [1, 2, 3, 4, 5, 6]) == []  # moved from day 6 to day 3
+    assert news([1, 2, 3, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7]) == [(7, 7)]  # two streaks become one
+    assert news([11, 12, 13], [1, 2, 3, 11, 12, 13]) == [(3, 3)]  # another streak, before
 
 
 @given(GAPS, st.integers(0, 60))

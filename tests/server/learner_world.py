@@ -99,7 +99,7 @@ class World:
         seconds: int = 30,
         count: int = 1,
         arrives: float | None = None,
-    ) -> None:
+    ) -> practice_service_pb2.RecordAnswersResponse:
         answers = []
         for i in range(count):
             self.given += 1
@@ -122,6 +122,7 @@ class World:
         )
         told = practice_service_pb2.RecordAnswersResponse.FromString(reply.SerializeToString())
         assert told.recorded_count == count
+        return told
 
     def create(self, learner_id: str, **profile: Any) -> resources_pb2.Learner:
         request = pb.CreateLearnerRequest(learner=Learner(learner_id=learner_id, **profile))

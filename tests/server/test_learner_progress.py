@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -236,6 +237,32 @@ def test_milestones_are_listed_as_they_were_reached(world: World) -> None:
     rest = world.milestones(learner_id="u-1", page_size=2, page_token=first.next_page_token)
     assert [*first.milestones, *rest.milestones] == list(listed.milestones)
     assert not rest.next_page_token
+
+
+def told_and_listed(
+    world: World, learner_id: str, order: list[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(threshold, days ago) of milestones in the replies to answers of these days ago, and as listed in the end."""
+
+    def said(milestones: Any) -> list[tuple[int, int]]:
+        return [(m.threshold, int(NOW // DAY) - convert.day_number(m.reached_date)) for m in milestones]
+
+    told = []
+    for ago in order:
+        reply = world.answer(learner_id, "count", at=NOW - ago * DAY - 120, arrives=NOW)
+        told += said(reply.results[0].milestones)
+    return told, said(world.milestones(learner_id=learner_id).milestones)
+
+
+def test_a_late_answer_brings_the_milestones_of_later_days(world: World) -> None:
+    assert told_and_listed(world, "gap", [3, 1, 0, 2]) == ([(3, 1)], [(3, 1)])
+    # Told of day -2 at first; the late answer moves it to day -5, which is no news, and brings the seventh day.
+    found = told_and_listed(world, "late", [7, 6, 4, 3, 2, 1, 0, 5])
+    assert found == ([(3, 2), (7, 1)], [(3, 5), (7, 1)])
+    assert told_and_listed(world, "in time", [7, 6, 5, 4, 3, 2, 1, 0]) == ([(3, 5), (7, 1)], [(3, 5), (7, 1)])
+    week = world.weekly("late")
+    assert [m.threshold for m in week.milestones] == [3, 7]
+    assert world.tenant_week().milestones_count == 2 + 2 + 1
 
 
 def test_learners_at_risk_are_told_and_listed(world: World) -> None:

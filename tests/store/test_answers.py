@@ -22,7 +22,7 @@ from store.learners import (
 )
 from store.memory_store import MemoryStore
 from store.replay import replay, training_log
-from tests.store.answers_world import START, made_answers, part
+from tests.store.answers_world import DAY, START, made_answers, part
 
 ANN = Partition("default", "ann")
 MODEL = LearnerModel.priors()
@@ -177,6 +177,24 @@ def test_a_late_answer_is_told_its_effects_as_in_time() -> None:
     np.testing.assert_array_equal(done.log.mastery_before, reference.mastery_before)
     np.testing.assert_array_equal(done.log.predicted, reference.predicted)
     assert list(done.log.streak) == list(reference.streak)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(12)), st.integers(1, 4))
+def test_late_answers_bring_every_milestone_once(order: list[int], size: int) -> None:
+    times = START + np.arange(12, dtype=np.float64) * DAY
+    answers = made_answers(12, seed=5)
+    days = answers.batch._replace(answered_at=times, local_day=(times // DAY).astype(np.int32))
+    answers = part(answers._replace(batch=days), order)
+    store, told = MemoryStore(), []
+    for at in range(0, 12, size):
+        done = record(store, part(answers, list(range(at, min(at + size, 12)))))
+        told += done.log.milestone[done.log.milestone > 0].tolist()
+        told += [reached for brought in done.brought.values() for _, reached in brought]
+    assert set(told) == {3, 7}
+    # Streaks that have grown into one since may each have reached three days.
+    assert told.count(7) == 1
+    assert told.count(3) <= 3
 
 
 def test_equal_times_are_taken_in_the_order_of_arrival_and_are_not_late() -> None:

@@ -201,7 +201,8 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMilestones(self, request, context):
-        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers. A late
+        answer may move one to another day, or make one streak of two.
 
         Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
         Limits: pages of at most 1,000.

@@ -93,7 +93,8 @@ class LearnerServiceStub:
     Limits: 1 to 365 days.
     """
     ListMilestones: _grpc.UnaryUnaryMultiCallable[_learner_service_pb2.ListMilestonesRequest, _learner_service_pb2.ListMilestonesResponse]
-    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers. A late
+    answer may move one to another day, or make one streak of two.
 
     Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
     Limits: pages of at most 1,000.
@@ -191,7 +192,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Limits: 1 to 365 days.
     """
     ListMilestones: _aio.UnaryUnaryMultiCallable[_learner_service_pb2.ListMilestonesRequest, _learner_service_pb2.ListMilestonesResponse]  # type: ignore[assignment]
-    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+    """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers. A late
+    answer may move one to another day, or make one streak of two.
 
     Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
     Limits: pages of at most 1,000.
@@ -340,7 +342,8 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _learner_service_pb2.ListMilestonesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_learner_service_pb2.ListMilestonesResponse, _abc.Awaitable[_learner_service_pb2.ListMilestonesResponse]]:
-        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers.
+        """The milestones that a learner reached, oldest first: the same events that came in the replies to the answers. A late
+        answer may move one to another day, or make one streak of two.
 
         Errors: INVALID_FIELD, LEARNER_NOT_FOUND, INVALID_PAGE_TOKEN.
         Limits: pages of at most 1,000.

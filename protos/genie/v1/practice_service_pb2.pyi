@@ -219,7 +219,9 @@ class AnswerResult(_message.Message):
 
     @_builtins.property
     def milestones(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Milestone]:
-        """Milestones that it reached."""
+        """Milestones that it reached. A late answer also tells those that it brought to later days; one that the streak had
+        reached before is not told again, and DUPLICATE tells only that of the answer's own day.
+        """
 
     @_builtins.property
     def learning_gaps(self) -> _containers.RepeatedCompositeFieldContainer[_progress_pb2.LearningGap]:

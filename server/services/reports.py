@@ -87,7 +87,7 @@ def learner_facts(
     today = local_day(now, profile.time_zone)
     log = _recent(reader, state, min(2 * period.first - period.last - 1, today + 1 - WINDOW_DAYS))
     history = whole_history(log)
-    answers = Answers(log.batch, log.crossed, log.streak, _streaks(reader, log).milestone)
+    answers = Answers(log.batch, log.crossed, *_streaks(reader, log))
     view = view_of(state, bundle.catalog, bundle.learner_model, now)
     days, path = plan(profile, state, view, bundle, now)
     first_at = float(state.header["first_at"][0])

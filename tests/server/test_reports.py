@@ -197,6 +197,22 @@ def test_streaks_held_and_kept(world: World) -> None:
     assert (past.streaks_held_count, past.streaks_kept_count) == (2, 1)
 
 
+def test_a_streak_that_a_late_answer_made_whole_is_kept(world: World) -> None:
+    for ago in (3, 1, 2):
+        world.answer("u-1", "count", at=NOW - ago * DAY, arrives=NOW)
+    day = world.tenant_day()
+    assert (day.streaks_held_count, day.streaks_kept_count) == (1, 1)
+    # The streak's first day lies before the days of the report, and so did the arrival of its answer.
+    for ago in (9, 8, 6):
+        world.answer("u-2", "count", at=NOW - ago * DAY)
+    world.answer("u-2", "count", at=NOW - 7 * DAY, arrives=NOW - 6 * DAY + 300)
+    for ago in (5, 4, 3, 2, 1):
+        world.answer("u-2", "count", at=NOW - ago * DAY)
+    for last in (6, 5, 2, 1):
+        day = world.tenant_day(date=convert.calendar_date(TODAY - last))
+        assert (day.streaks_held_count, day.streaks_kept_count) == (1 + (last == 2) + (last == 1),) * 2
+
+
 def test_who_is_at_risk_and_what_many_are_stuck_at(world: World) -> None:
     for learner in ("a", "b", "c"):
         world.answer(learner, "count", at=NOW - 9 * DAY, correct=False, count=2)

@@ -114,9 +114,17 @@ def milestone_messages(milestone: int, local_day: int) -> list[resources_pb2.Mil
 
 
 def stats_message(
-    profile: LearnerProfile, state: LearnerState, catalog: Catalog, view: ConceptView, now: float
+    profile: LearnerProfile,
+    state: LearnerState,
+    first_day: int | None,
+    catalog: Catalog,
+    view: ConceptView,
+    now: float,
 ) -> progress_pb2.LearnerStats:
-    """Totals, streak and goal at `now`; concepts that the catalogue no longer holds are not counted."""
+    """Totals, streak and goal at `now`; concepts that the catalogue no longer holds are not counted.
+
+    `first_day` is that of the first answer, None before it.
+    """
     header = state.header[0]
     today = local_day(now, profile.time_zone)
     rows = touched_rows(state, catalog)
@@ -134,11 +142,11 @@ def stats_message(
         daily_goal=daily_goal_message(state, profile, today),
         risks=risk_messages(state, today, now),
     )
-    if state.applied:
+    if first_day is not None:
         message.accuracy = int(header["correct"]) / state.applied
         message.first_answer_time.CopyFrom(convert.timestamp(float(header["first_at"])))
         message.last_answer_time.CopyFrom(convert.timestamp(float(header["last_at"])))
-        share = habits.consistency(state, today, first_day(state, profile))
+        share = habits.consistency(state, today, first_day)
         if share is not None:
             message.consistency = share
     return message
@@ -173,11 +181,6 @@ def gap_messages(
         )
         for gap in gaps
     ]
-
-
-def first_day(state: LearnerState, profile: LearnerProfile) -> int:
-    """Day of the learner's first answer, on the calendar that the learner has now."""
-    return local_day(float(state.header["first_at"][0]), profile.time_zone)
 
 
 def held_time(seconds: float) -> Timestamp:

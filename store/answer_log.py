@@ -63,6 +63,10 @@ PAIR: Final = np.dtype(
 
 _RECEIVED_AT: Final = struct.Struct("<d")
 _RECEIVED_AT_OFFSET: Final = HEAD.fields["received_at"][1]  # type: ignore[index]
+_ANSWERED_AT: Final = struct.Struct("<d")
+_ANSWERED_AT_OFFSET: Final = HEAD.fields["answered_at"][1]  # type: ignore[index]
+_LOCAL_DAY: Final = struct.Struct("<i")
+_LOCAL_DAY_OFFSET: Final = HEAD.fields["local_day"][1]  # type: ignore[index]
 
 _BATCH_HEADS: Final = (
     "question",
@@ -207,10 +211,14 @@ def decode_answers(sequences: Sequence[int], values: Sequence[bytes]) -> AnswerL
 
 def received_at(value: bytes) -> float:
     """When one encoded entry arrived, in epoch seconds. Raises StoreCorrupt, StoreTooNew."""
-    value = _current(value)
-    if len(value) < HEAD.itemsize:
-        raise StoreCorrupt("an answer's entry is cut short")
-    return float(_RECEIVED_AT.unpack_from(value, _RECEIVED_AT_OFFSET)[0])
+    return float(_RECEIVED_AT.unpack_from(_whole_head(value), _RECEIVED_AT_OFFSET)[0])
+
+
+def given_on(value: bytes) -> tuple[float, int]:
+    """When one encoded entry's answer was given, in epoch seconds and as a local day. Raises as `received_at`."""
+    value = _whole_head(value)
+    day = int(_LOCAL_DAY.unpack_from(value, _LOCAL_DAY_OFFSET)[0])
+    return float(_ANSWERED_AT.unpack_from(value, _ANSWERED_AT_OFFSET)[0]), day
 
 
 def empty_log() -> AnswerLog:
@@ -228,6 +236,13 @@ def _columns(sequence: I8, heads: Any, pairs: Any, ids: tuple[list[str], list[st
     facts = {name: columns.pop(name) for name in (*_BATCH_HEADS, *_BATCH_PAIRS)}
     columns |= dict(zip(_IDS, ids, strict=True))
     return AnswerLog(batch=AnswerBatch(offsets=offsets, **facts), sequence=sequence, **columns)
+
+
+def _whole_head(value: bytes) -> bytes:
+    value = _current(value)
+    if len(value) < HEAD.itemsize:
+        raise StoreCorrupt("an answer's entry is cut short")
+    return value
 
 
 def _current(value: bytes) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from engine.learner import LearnerState, replay
 from engine.types import F8, LearnerProfile
 from store import codec
-from store.answer_log import AnswerLog, chronological, decode_answers
+from store.answer_log import AnswerLog, chronological, decode_answers, given_on
 from store.answer_log import received_at as arrival
 from store.api import IdempotencyKeyReused, Partition, Reader, Store, StoreCorrupt, Table, Transaction
 from store.records import FeedbackEvent, Session
@@ -89,6 +89,21 @@ def last_sequence(reader: Reader) -> int:
     for key, _ in reader.scan(Table.ANSWER, reverse=True):
         return int.from_bytes(key, "big")
     return 0
+
+
+def first_answer_day(reader: Reader, state: LearnerState) -> int | None:
+    """The local day, as logged, of the answer that was given first; None before it. `state` is the reader's.
+
+    It is mostly the first that arrived; what arrived before it is looked at but not decoded.
+    """
+    if not state.applied:
+        return None
+    first_at = float(state.header["first_at"][0])
+    for _, value in reader.scan(Table.ANSWER):
+        at, day = given_on(value)
+        if at == first_at:
+            return day
+    raise StoreCorrupt("the state does not go with its answer log; a replay that writes repairs it")
 
 
 def read_answers(

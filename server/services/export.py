@@ -38,6 +38,11 @@ class LearnerRecords:
     slates: list[SlateRecord]
     """Newest first."""
 
+    @property
+    def first_day(self) -> int | None:
+        """Day of the first answer; None before it."""
+        return int(self.answers.batch.local_day[0]) if self.answers.size else None
+
 
 def read_records(
     reader: Reader, profile: LearnerProfile, serving: Store, partition: Partition, bundle: Bundle
@@ -61,7 +66,7 @@ def export_messages(
     profile, state, catalog = records.profile, records.state, bundle.catalog
     view = view_of(state, catalog, bundle.learner_model, now)
     yield pb.ExportLearnerResponse(learner=convert.learner_message(profile))
-    yield pb.ExportLearnerResponse(stats=stats_message(profile, state, catalog, view, now))
+    yield pb.ExportLearnerResponse(stats=stats_message(profile, state, records.first_day, catalog, view, now))
     for mastery in masteries(catalog, view, touched_rows(state, catalog).tolist(), now):
         yield pb.ExportLearnerResponse(mastery=mastery)
     for answer in _answers(records, store, tenant):

@@ -32,7 +32,14 @@ from server.tenants import Bundle, Tenants
 from server.validate import Violations
 from store.answer_log import chronological
 from store.api import Partition, Reader, Store, Table, Transaction
-from store.learners import create_profile, read_answers, read_profile, read_state, write_profile
+from store.learners import (
+    create_profile,
+    first_answer_day,
+    read_answers,
+    read_profile,
+    read_state,
+    write_profile,
+)
 from store.recount import erase_noted
 from store.slates import erase_slates
 
@@ -183,8 +190,11 @@ class LearnerService:
         """Totals, streak and today's goal."""
         check_learner(request).check()
         bundle = self._tenants.of(call)
-        known = self._known(request, call, bundle)
-        stats = stats_message(known.profile, known.state, bundle.catalog, known.view, call.now)
+        with self._reader(request, call) as (reader, profile):
+            state = read_state(reader, bundle.learner_model.memory_sets)
+            first_day = first_answer_day(reader, state)
+        view = view_of(state, bundle.catalog, bundle.learner_model, call.now)
+        stats = stats_message(profile, state, first_day, bundle.catalog, view, call.now)
         return pb.GetLearnerStatsResponse(stats=stats)
 
     def get_learner_progress(
@@ -222,9 +232,12 @@ class LearnerService:
         bundle = self._tenants.of(call)
         with self._reader(request, call) as (reader, profile):
             state = read_state(reader, bundle.learner_model.memory_sets)
+            first_day = first_answer_day(reader, state)
             latest = read_answers(reader, newest_first=True, limit=LATEST_ANSWERS)
         view = view_of(state, bundle.catalog, bundle.learner_model, call.now)
-        message = learning_profile_message(profile, state, view, bundle.catalog, latest, self._policy, call)
+        message = learning_profile_message(
+            profile, state, first_day, view, bundle.catalog, latest, self._policy, call
+        )
         return pb.GetLearningProfileResponse(learning_profile=message)
 
     def get_mastery(self, request: pb.GetMasteryRequest, call: Call) -> pb.GetMasteryResponse:

@@ -16,7 +16,7 @@ from engine.target import target_for
 from engine.types import LearnerProfile
 from genie.v1 import progress_pb2
 from server import convert
-from server.learner_views import first_day, gap_messages, masteries, touched_rows
+from server.learner_views import gap_messages, masteries, touched_rows
 from server.local_days import local_day, local_hour
 from server.rpc import Call
 from store.answer_log import AnswerLog
@@ -38,6 +38,7 @@ LEAST_SESSIONS: Final = 3
 def learning_profile_message(
     profile: LearnerProfile,
     state: LearnerState,
+    first_day: int | None,
     view: ConceptView,
     catalog: Catalog,
     latest: AnswerLog,
@@ -46,7 +47,7 @@ def learning_profile_message(
 ) -> progress_pb2.LearningProfile:
     """The profile now; `latest` are the learner's newest answers, at most `LATEST_ANSWERS`, in any order.
 
-    `policy` is that of whoever names none.
+    `first_day` is that of the first answer, None before it; `policy` is that of whoever names none.
     """
     now = call.now
     header = state.header[0]
@@ -56,7 +57,7 @@ def learning_profile_message(
         evidence_answers_count=state.applied,
         target_success=target_for(state, policy, seed),
     )
-    if not state.applied:
+    if first_day is None:
         return message
     message.ability = float(header["mean"][0])
     message.ability_sd = float(np.sqrt(header["variance"][0]))
@@ -72,7 +73,7 @@ def learning_profile_message(
     days = habits.practice_days(state, today + 1, habits.GOAL_DAYS)
     if days.shape[0] >= habits.GOAL_EVIDENCE_DAYS and np.median(days) > 0.0:
         message.typical_daily_duration.CopyFrom(convert.duration(float(np.median(days))))
-    share = habits.active_share(state, today, first_day(state, profile))
+    share = habits.active_share(state, today, first_day)
     if share is not None:
         message.active_days_share = share
     session = _session_seconds(latest)

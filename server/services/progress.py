@@ -36,7 +36,7 @@ def progress_message(
     today = local_day(now, profile.time_zone)
     first_day = today + 1 - days
     all_days = whole_history(log)
-    first = int(all_days.day[0]) if log.size else None
+    first = int(log.batch.local_day[0]) if log.size else None
     shown = all_days if not area else _history(log, *_chosen(log, catalog, area))
     return pb.GetLearnerProgressResponse(
         days=day_messages(shown, first_day=first_day),

@@ -24,7 +24,7 @@ from server.services.progress import streaks_of, whole_history
 from server.tenants import Bundle
 from store.answer_log import AnswerLog, chronological, empty_log
 from store.api import Partition, Reader, Store, Table
-from store.learners import read_answers, read_arrived_since, read_profile, read_state
+from store.learners import first_answer_day, read_answers, read_arrived_since, read_profile, read_state
 from store.replay import all_learners
 
 DAY_SPAN: Final = 1
@@ -63,7 +63,7 @@ class LearnerFacts:
     view: ConceptView
     today: int
     first_day: int | None
-    """Day of the first answer, on the calendar that the learner has now; None before it."""
+    """Day of the first answer; None before it."""
     history: DayHistory
     """Complete for the report's days, as many before, and the last `WINDOW_DAYS`."""
     period: LearnerPeriod
@@ -90,13 +90,12 @@ def learner_facts(
     answers = Answers(log.batch, log.crossed, *_streaks(reader, log))
     view = view_of(state, bundle.catalog, bundle.learner_model, now)
     days, path = plan(profile, state, view, bundle, now)
-    first_at = float(state.header["first_at"][0])
     return LearnerFacts(
         profile=profile,
         state=state,
         view=view,
         today=today,
-        first_day=local_day(first_at, profile.time_zone) if state.applied else None,
+        first_day=first_answer_day(reader, state),
         history=history,
         period=learner_period(answers, history, state, *period),
         gaps=find_gaps(state, view, bundle.catalog, most=MOST_GAPS),

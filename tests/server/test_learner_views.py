@@ -96,7 +96,7 @@ def test_touched_rows_leave_out_holes_and_rows_past_the_end(catalog: Catalog) ->
 
 def test_a_blank_learner_has_blank_statistics(catalog: Catalog) -> None:
     state, profile = LearnerState.empty(), LearnerProfile("u", time_zone="Asia/Tokyo")
-    stats = stats_message(profile, state, catalog, view_with(), NOW)
+    stats = stats_message(profile, state, None, catalog, view_with(), NOW)
     told = {field.name for field, _ in stats.ListFields()}
     assert told == {"learner_id", "practice_duration", "streak", "daily_goal"}
     assert streak_message(state, TODAY, NOW) == resources_pb2.Streak(next_milestone_days=3)

@@ -213,6 +213,25 @@ def test_a_streak_that_a_late_answer_made_whole_is_kept(world: World) -> None:
         assert (day.streaks_held_count, day.streaks_kept_count) == (1 + (last == 2) + (last == 1),) * 2
 
 
+def test_a_zone_told_after_the_first_answer_does_not_move_its_day(world: World) -> None:
+    midnight = math.floor(NOW / DAY) * DAY
+    for ago in range(10, 0, -1):
+        world.answer("u-1", "count", at=midnight - ago * DAY + 23.5 * 3_600)
+    world.create("u-1", time_zone="Asia/Tokyo")
+    # In Tokyo it was the day after, but the answers count for the days with which they were logged.
+    days = [world.tenant_day(date=convert.calendar_date(TODAY - ago)) for ago in (10, 9)]
+    assert [(day.active_learners_count, day.new_learners_count) for day in days] == [(1, 1), (1, 0)]
+    today = convert.day_number(world.weekly("u-1").period.last_date) + 1
+    velocity = world.weekly("u-1").velocity
+    assert velocity == world.progress(learner_id="u-1").velocity
+    assert velocity.days_count == today - (TODAY - 10) + 1
+    assert world.stats("u-1").consistency == world.weekly("u-1").consistency == 1.0
+    # An answer that was given before all others, and came last.
+    world.answer("u-1", "count", at=midnight - 20 * DAY + 3_600, arrives=NOW)
+    assert world.tenant_day(date=convert.calendar_date(TODAY - 20)).new_learners_count == 1
+    assert world.tenant_day(date=convert.calendar_date(TODAY - 10)).new_learners_count == 0
+
+
 def test_who_is_at_risk_and_what_many_are_stuck_at(world: World) -> None:
     for learner in ("a", "b", "c"):
         world.answer(learner, "count", at=NOW - 9 * DAY, correct=False, count=2)

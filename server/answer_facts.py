@@ -41,14 +41,17 @@ class FactSource(NamedTuple):
 def answer_facts(
     source: FactSource, *, question: U4, correct: U1, answered_at: F8, duration_ms: U4, hints: U1
 ) -> AnswerBatch:
-    """Facts of n answers, of any learners, in the order given. `local_day` is that of UTC: see `on_calendar`."""
+    """Facts of n answers, of any learners, in the order given. `local_day` is that of UTC: see `on_calendar`.
+
+    Times are kept as they are told, to the microsecond: an answer that is exported and sent again is the same answer.
+    """
     catalog = source.catalog
     offsets = np.empty(question.shape[0] + 1, np.int32)
     m = _lay_out(question, catalog.exercise_set, catalog.exercises.offsets, offsets)
     batch = AnswerBatch(
         question=question,
         correct=correct,
-        answered_at=answered_at,
+        answered_at=np.rint(answered_at * 1e6) / 1e6,
         base_logit=np.empty(question.shape[0], np.float32),
         grade=np.empty(question.shape[0], np.uint8),
         duration_ms=duration_ms,

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
 from genie.v1 import learner_service_pb2 as learner_pb
@@ -81,6 +82,26 @@ def test_a_repeat_without_a_time_is_a_repeat_whenever_it_comes(world: Core) -> N
     first = world.record(sent).results[0]
     again = world.record(sent).results[0]
     assert (again.status, again.answered_at) == (DUPLICATE, first.answered_at)
+
+
+def test_answers_that_were_exported_are_repeats_when_sent_again(world: Core) -> None:
+    fine = [
+        world.answer(
+            "count-1", answered_at=Timestamp(seconds=int(time.time()) - 60 + i, nanos=i * 137_137_137)
+        )
+        for i in range(1, 8)
+    ]
+    world.record(*fine)
+    for _ in range(8):
+        world.record(world.answer("count-2"))
+    told = world.learners.ExportLearner(
+        learner_pb.ExportLearnerRequest(learner_id=LEARNER), metadata=world.metadata
+    )
+    answers = [one.answer.answer for one in told if one.WhichOneof("record") == "answer"]
+    reply = world.record(*answers)
+    assert (len(answers), reply.duplicate_count, reply.rejected_count) == (15, 15, 0)
+    assert [result.answered_at for result in reply.results] == [answer.answered_at for answer in answers]
+    assert world.record(*fine).duplicate_count == 7
 
 
 def test_twice_in_one_call_counts_once(world: Core) -> None:

@@ -136,6 +136,17 @@ def test_times_are_compared_only_where_the_sender_gave_them() -> None:
     assert list(record(store, untimed).outcome) == [Outcome.DUPLICATE, Outcome.REUSED, Outcome.DUPLICATE]
 
 
+def test_times_are_compared_as_they_are_told_to_the_microsecond() -> None:
+    store = MemoryStore()
+    answers = made_answers(3)
+    parts = np.array([0.1234567, 0.5000004, 0.75])
+    fine = answers.batch._replace(answered_at=np.floor(answers.batch.answered_at) + parts)
+    record(store, answers._replace(batch=fine))
+    told = fine._replace(answered_at=np.rint(fine.answered_at * 1e6) / 1e6 + [0.0, 0.0, 2e-6])
+    outcome = record(store, answers._replace(batch=told)).outcome
+    assert list(outcome) == [Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.REUSED]
+
+
 def test_answers_of_one_call_are_applied_by_time_and_reported_as_sent() -> None:
     answers = made_answers(30, shuffled=True)
     order = [int(i) for i in np.argsort(answers.batch.answered_at, kind="stable")]

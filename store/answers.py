@@ -230,12 +230,12 @@ def _with_repeats(
     log = held.take(np.array([where[answer_id] for answer_id in sent.answer_id], np.intp))
     first = {answer_id: i for i, answer_id in reversed(list(enumerate(sent.answer_id)))}
     is_new = np.array([i == first[a] and a not in known for i, a in enumerate(sent.answer_id)])
-    outcome = np.where(_same(sent, log), Outcome.DUPLICATE, Outcome.REUSED)
+    outcome = np.where(same_answers(sent, log), Outcome.DUPLICATE, Outcome.REUSED)
     outcome = np.where(is_new, Outcome.RECORDED, outcome).astype(np.uint8)
     return RecordedAnswers(outcome, log, state, brought)
 
 
-def _same(sent: AnswerLog, held: AnswerLog) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def same_answers(sent: AnswerLog, held: AnswerLog) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """(n,) whether what was sent is what was recorded. A time is compared where the sender gave one.
 
     To the microsecond: that is how times are told, and logs may hold finer ones.

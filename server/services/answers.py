@@ -13,6 +13,7 @@ from server.local_days import DEFAULT_TIME_ZONE, local_days
 from server.rpc import Call
 from server.services.answer_bytes import message_field
 from server.services.answer_columns import Path, Sorted, refusal_result, sort_answers
+from server.services.answer_repeats import repeated_answers
 from server.services.answer_results import messages_of, plain_fields
 from server.tenants import Bundle, Tenants
 from server.tracing import carried, part
@@ -65,13 +66,18 @@ def take_in(
         bundle = tenants.of(call, fresh=True)
     found = sort_answers(bundle, answers, call.now, path)
     fields: dict[int, bytes] = {}
-    for place, error in found.refused.items():
-        fields[place] = message_field(refusal_result(answers[place].answer_id, error))
-    duplicate, rejected = 0, len(found.refused)
+    duplicate = rejected = 0
+    if found.refused:
+        repeated = repeated_answers(store, bundle, answers, found.refused, call)
+        for place, error in found.refused.items():
+            result = repeated.get(place) or refusal_result(answers[place].answer_id, error)
+            duplicate += result.status == pb.ANSWER_STATUS_DUPLICATE
+            rejected += result.status == pb.ANSWER_STATUS_REJECTED
+            fields[place] = message_field(result)
     if found.places:
         recorded = _record(store, bundle, found.many, call)
-        duplicate, reused = _fill(fields, bundle, found, recorded, call)
-        rejected += reused
+        known, reused = _fill(fields, bundle, found, recorded, call)
+        duplicate, rejected = duplicate + known, rejected + reused
     counts = Counts(len(answers) - duplicate - rejected, duplicate, rejected)
     return Results([fields[place] for place in range(len(answers))], counts)
 

@@ -75,12 +75,22 @@ def concept_message(catalog: Catalog, concept: Concept) -> resources_pb2.Concept
     return convert.concept_message(concept, 0.0 if row is None else float(catalog.importance[row]))
 
 
-def check_concept(store: Store, tenant: str, concept_id: str) -> None:
-    """Raise ConceptNotFound unless the catalogue holds the concept, or none is named."""
+def lost_concept(store: Store, tenant: str, concept_id: str) -> errors.ConceptNotFound | None:
+    """What is wrong when the catalogue does not hold a concept that is named.
+
+    Told, not raised: a repeated request gets its earlier reply even if the concept is gone by then.
+    """
     if concept_id:
         with store.read(Partition(tenant)) as reader:
             if get_concept(reader, concept_id) is None:
-                raise errors.ConceptNotFound(concept_id=concept_id)
+                return errors.ConceptNotFound(concept_id=concept_id)
+    return None
+
+
+def found(lost: errors.ConceptNotFound | None) -> None:
+    """Raise what `lost_concept` told, if anything."""
+    if lost is not None:
+        raise lost
 
 
 class EmbeddingSizes:

@@ -21,7 +21,7 @@ from server.learner_views import concept_mastery_message, stats_message, touched
 from server.local_days import local_day
 from server.rpc import Call
 from server.services.answers import committed
-from server.services.catalog_entries import check_concept
+from server.services.catalog_entries import found, lost_concept
 from server.services.export import export_messages, read_records
 from server.services.learner_requests import check_learner, label_filters, masked_parts, profile_from
 from server.services.learning_profile import LATEST_ANSWERS, learning_profile_message
@@ -89,16 +89,18 @@ class LearnerService:
         check.identifier("request_id", request.request_id, required=False)
         profile = profile_from(check, request, now=call.now)
         check.check()
-        check_concept(self._store, call.tenant, profile.goal.concept_id)
+        lost = lost_concept(self._store, call.tenant, profile.goal.concept_id)
 
         def reply(tx: Transaction) -> pb.CreateLearnerResponse:
             held = read_profile(tx)
             if held is None:
+                found(lost)
                 create_profile(tx, profile)
                 return pb.CreateLearnerResponse(learner=convert.learner_message(profile))
             told = dataclasses.replace(profile, created_at=held.created_at, updated_at=held.updated_at)
             if told == held:
                 return pb.CreateLearnerResponse(learner=convert.learner_message(held))
+            found(lost)
             # Their first answer came before their profile: then there is a record, and nobody has described it yet.
             bare = LearnerProfile(held.learner_id, created_at=held.created_at, updated_at=held.updated_at)
             if held != bare:
@@ -122,10 +124,11 @@ class LearnerService:
         told = profile_from(check, request, now=call.now)
         paths = masked_parts(check, request)
         check.check()
-        if "goal" in paths:
-            check_concept(self._store, call.tenant, told.goal.concept_id)
+        concept_id = told.goal.concept_id if "goal" in paths else ""
+        lost = lost_concept(self._store, call.tenant, concept_id)
 
         def reply(tx: Transaction) -> pb.UpdateLearnerResponse:
+            found(lost)
             changes = {path: getattr(told, path) for path in paths}
             profile = _rewrite(tx, told.learner_id, changes, now=call.now)
             return pb.UpdateLearnerResponse(learner=convert.learner_message(profile))
@@ -266,10 +269,11 @@ class LearnerService:
         check.identifier("request_id", request.request_id, required=False)
         goal = convert.goal_from(check.part("goal"), request.goal)
         check.check()
-        check_concept(self._store, call.tenant, goal.concept_id)
+        lost = lost_concept(self._store, call.tenant, goal.concept_id)
         bundle = self._bundle(call, [goal.concept_id] if goal.concept_id else [])
 
         def reply(tx: Transaction) -> pb.SetGoalResponse:
+            found(lost)
             _rewrite(tx, request.learner_id, {"goal": goal}, now=call.now)
             state = read_state(tx, bundle.learner_model.memory_sets)
             return pb.SetGoalResponse(

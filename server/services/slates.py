@@ -131,6 +131,8 @@ class SlateMaker:
         name = codec.digest(call.method, wish.request_id) if wish.request_id else b""
         if name:
             made = self._repeats(learner_ids, name, wish, call)
+            if wish.lost is not None and len(made) < len(learner_ids):
+                raise wish.lost
         fresh = [place for place in range(len(learner_ids)) if place not in made]
         looked: dict[str, list[_Looked]] = {}
         for look in self._look(learner_ids, fresh, policies, assigned or {}, wish, bundle, call):

@@ -40,18 +40,24 @@ class Wish(NamedTuple):
     """The moment that the slate is for, epoch seconds; None for the time of the call."""
     circumstances: Hashable = None
     """All of the request that a pool depends on, but for learner and policy."""
+    lost: errors.ConceptNotFound | None = None
+    """Why no new slate can be made; those of an earlier call with the same request id are as they were."""
 
 
 def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bundle, policy: Policy) -> Wish:
-    """The request with its ids looked up. Raises ConceptNotFound for an unknown objective."""
+    """The request with its ids looked up. Raises ConceptNotFound for an unknown objective, if it can be no repeat."""
     objective = -1
+    lost: errors.ConceptNotFound | None = None
     if request.objective_concept_id:
         found = bundle.catalog.concept_row.get(request.objective_concept_id)
         if found is None:
-            raise errors.ConceptNotFound(
+            lost = errors.ConceptNotFound(
                 concept_id=request.objective_concept_id, field="objective_concept_id"
             )
-        objective = found
+            if not request.request_id:
+                raise lost
+        else:
+            objective = found
     excluded: list[int] = []
     if request.exclude_question_ids:
         rows = bundle.catalog.question_row
@@ -77,6 +83,7 @@ def wish_of(request: pb.RecommendRequest | pb.BatchRecommendRequest, bundle: Bun
         named=bool(request.policy),
         as_of=as_of,
         circumstances=(limit, objective, small_screen, available_s, hour, _name(excluded)),
+        lost=lost,
     )
 
 

@@ -111,6 +111,16 @@ class Core:
             catalog_pb.UpsertQuestionsRequest(questions=made), metadata=self.metadata
         )
 
+    def forget(self, concept_id: str, *, questions: int) -> None:
+        """Delete a concept that `chain` made, with its questions."""
+        names = [f"{concept_id}-{number}" for number in range(questions)]
+        self.catalog.DeleteQuestions(
+            catalog_pb.DeleteQuestionsRequest(question_ids=names), metadata=self.metadata
+        )
+        self.catalog.DeleteConcepts(
+            catalog_pb.DeleteConceptsRequest(concept_ids=[concept_id]), metadata=self.metadata
+        )
+
     def create(self, learner_id: str, **profile: Any) -> None:
         """Create a learner."""
         learner = resources_pb2.Learner(learner_id=learner_id, **profile)

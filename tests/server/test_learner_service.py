@@ -7,10 +7,11 @@ from concurrent.futures import Future
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from genie.v1 import catalog_service_pb2, recommendation_service_pb2, resources_pb2
 from genie.v1 import learner_service_pb2 as pb
-from genie.v1 import recommendation_service_pb2
 from server import errors
 from server.services import feedback
 from store.api import Bulk, IdempotencyKeyReused, Partition, Store, Table
@@ -96,6 +97,36 @@ def test_a_request_id_returns_the_earlier_reply(world: World) -> None:
         world.learners.update_learner(first, a_call())
     goal = world.goal("u-1", goal=Goal(concept_id="add"), request_id="r-1")
     assert world.goal("u-1", goal=Goal(concept_id="add"), request_id="r-1") == goal
+
+
+def test_a_request_id_returns_the_earlier_reply_after_the_concept_is_gone(world: World) -> None:
+    concept = resources_pb2.Concept(concept_id="gone")
+    world.catalog.upsert_concepts(catalog_service_pb2.UpsertConceptsRequest(concepts=[concept]), a_call())
+    learner, service = Learner(learner_id="u-1", goal=Goal(concept_id="gone")), world.learners
+    made = pb.CreateLearnerRequest(learner=learner, request_id="r-1")
+    changed = pb.UpdateLearnerRequest(
+        learner=learner, update_mask=FieldMask(paths=["goal"]), request_id="r-2"
+    )
+    aimed = pb.SetGoalRequest(learner_id="u-1", goal=learner.goal, request_id="r-3")
+
+    def replies() -> list[object]:
+        return [
+            service.create_learner(made, a_call()),
+            service.update_learner(changed, a_call()),
+            service.set_goal(aimed, a_call()),
+        ]
+
+    earlier = replies()
+    gone = catalog_service_pb2.DeleteConceptsRequest(concept_ids=["gone"])
+    world.catalog.delete_concepts(gone, a_call())
+    assert replies() == earlier
+    made.request_id = ""
+    assert service.create_learner(made, a_call()).learner.goal.concept_id == "gone"
+    changed.request_id = aimed.request_id = "new"
+    refused(errors.ConceptNotFound, lambda: service.update_learner(changed, a_call()))
+    refused(errors.ConceptNotFound, lambda: service.set_goal(aimed, a_call()))
+    made.learner.learner_id = "u-2"
+    refused(errors.ConceptNotFound, lambda: service.create_learner(made, a_call()))
 
 
 @pytest.mark.parametrize(

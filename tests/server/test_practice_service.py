@@ -150,6 +150,25 @@ def test_answers_stand_alone(world: Core) -> None:
     assert fields_of(reply.results[4].error) == ["answers[4].correct"]
 
 
+def test_a_repeat_is_one_after_its_question_and_concept_are_gone(world: Core) -> None:
+    world.chain("gone")
+    sent = world.answer("gone-9", correct=False, answered_at=at(time.time() - 60), duration=lasting(7))
+    first = world.record(sent).results[0]
+    world.forget("gone", questions=10)
+    again = world.record(sent, world.answer("gone-9"), world.answer("count-1"))
+    assert [result.status for result in again.results] == [DUPLICATE, REJECTED, RECORDED]
+    assert (again.recorded_count, again.duplicate_count, again.rejected_count) == (1, 1, 1)
+    assert again.results[0].answered_at == first.answered_at
+    assert again.results[0].predicted_success == first.predicted_success
+    assert info_of(again.results[1].error).reason == "QUESTION_NOT_FOUND"
+    for name, value in (("question_id", "gone-8"), ("hints_used", 1), ("answered_at", at(5.0))):
+        other = pb.Answer()
+        other.CopyFrom(sent)
+        other.MergeFrom(pb.Answer(**{name: value}))  # type: ignore[arg-type]
+        assert info_of(world.record(other).results[0].error).reason == "IDEMPOTENCY_KEY_REUSED"
+    assert world.stats().answers_count == 2
+
+
 def test_late_answers_lead_to_the_same_learner_as_answers_in_time(world: Core) -> None:
     base = time.time() - 20 * DAY
     sent = [

@@ -57,7 +57,7 @@ def slate_id(learner_id: str, request_digest: bytes = b"") -> str:
 def keep_slates(store: Store, tenant: str, new: NewSlates) -> "list[SlateRecord | StoreError | None]":
     """Keep slates of learners whose ids are known to be good; None for one that is kept as it is.
 
-    For one with a request's digest, the one that was there under its id and has not expired; or why it is not kept.
+    For one with a request's digest, the one that was there under its id, expired or not; or why it is not kept.
     """
     records, ends = records_of(new, tenant)
     waiting = 0
@@ -74,7 +74,7 @@ def keep_slates(store: Store, tenant: str, new: NewSlates) -> "list[SlateRecord 
 
 
 def write_slate(store: Store, tenant: str, slate: SlateRecord) -> SlateRecord:
-    """Keep a slate and return what is held under its id: it, or the one that was there and has not expired."""
+    """Keep a slate and return what is held under its id: it, or the one that was there, expired or not."""
     kept = write_slates(store, tenant, [slate])[0]
     if isinstance(kept, StoreError):
         raise kept
@@ -242,13 +242,10 @@ def _keep(tx: Transaction, slate: SlateRecord, erased: float) -> SlateRecord:
     slot = ring.find(token) if slate.request_digest else -1
     held = None if slot < 0 else tx.get(Table.SLATE, slot_key(slot))
     if held is not None:
-        known = codec.SLATE.decode(held)
-        if known.expires_at > slate.created_at:
-            return known
-    else:
-        slot = ring.take(token)
-        ring.write(tx)
-        tally_slates(tx, utc_day(slate.created_at), 1, len(slate.question_ids))
+        return codec.SLATE.decode(held)
+    slot = ring.take(token)
+    ring.write(tx)
+    tally_slates(tx, utc_day(slate.created_at), 1, len(slate.question_ids))
     tx.put(Table.SLATE, slot_key(slot), codec.SLATE.encode(slate))
     return slate
 

@@ -394,4 +394,5 @@ def test_expired_slates_are_not_active(world: Core, monkeypatch: pytest.MonkeyPa
     assert not active(world).recommendations
     assert explain(world, slate).explanation.main_reasons
     world.record(world.answer(slate.items[0].question_id))
-    assert world.recommend(request_id="r").reflected_answers_count == 1
+    assert world.recommend(request_id="r") == slate
+    assert world.recommend(request_id="r2").reflected_answers_count == 1

@@ -8,7 +8,7 @@ import pytest
 from genie.v1 import explanation_pb2
 from tests.server.core import LEARNER, Core, core
 from tests.server.serving import failure, reason
-from tests.server.slate_calls import batch
+from tests.server.slate_calls import batch, change_maker, event, explain, feedback
 
 SIMPLE = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
@@ -26,6 +26,20 @@ def world(served: Core, request: pytest.FixtureRequest) -> Core:
     mine = served.tenant_of(request.node.name)
     mine.chain("count", "add", "multiply")
     return mine
+
+
+def test_a_slate_that_has_expired_is_still_the_slate_of_its_request(
+    world: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_maker(monkeypatch, world, keep_seconds=0.0)
+    first = world.recommend(request_id="r", limit=6)
+    many = batch(world, LEARNER, "grace", request_id="b")
+    world.record(*(world.answer(item.question_id) for item in first.items[:3]))
+    assert world.recommend(request_id="r", limit=6) == first
+    assert batch(world, LEARNER, "grace", request_id="b") == many
+    for item in first.items:
+        assert explain(world, first, item.question_id).explanation.question_id == item.question_id
+    assert feedback(world, event(first, 5)).recorded_count == 1
 
 
 @pytest.mark.parametrize("level", [SIMPLE, TECHNICAL])

@@ -36,6 +36,12 @@ from store.recount import tally_answers
 Milestones = Mapping[int, list[tuple[int, int]]]
 """By sequence of a late answer: (local day, streak in days) of milestones that it brought to answers there before."""
 
+SAME_SECONDS = 0.8e-6
+"""Times less apart are the same: one that was rounded to a microsecond, by whatever rule, and the one it was made from.
+
+Times of different whole microseconds are at least 0.95e-6 apart, as floats of today's size.
+"""
+
 
 class NewAnswers(NamedTuple):
     """Answers of ONE learner, resolved to facts, in the order they were sent (of any times)."""
@@ -240,8 +246,8 @@ def same_answers(sent: AnswerLog, held: AnswerLog) -> "np.ndarray[tuple[int], np
 
     To the microsecond: that is how times are told, and logs may hold finer ones.
     """
-    times = [np.rint(log.batch.answered_at * 1e6) for log in (sent, held)]
-    same = (sent.timed == 0) | (times[0] == times[1])
+    apart = np.abs(sent.batch.answered_at - held.batch.answered_at)
+    same = (sent.timed == 0) | (apart < SAME_SECONDS)
     for name in ("question", "correct", "duration_ms", "hints"):
         same &= getattr(sent.batch, name) == getattr(held.batch, name)
     same &= sent.device == held.device

@@ -1,12 +1,14 @@
 """The life of an answer: once in the log, state a pure function of it, late answers as if in time."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.learner import LearnerModel, LearnerState
-from engine.types import LearnerProfile
+from engine.types import F8, LearnerProfile
 from store import codec
 from store.answer_log import AnswerLog
 from store.answers import NewAnswers, RecordedAnswers, record_answers
@@ -138,13 +140,28 @@ def test_times_are_compared_only_where_the_sender_gave_them() -> None:
 
 def test_times_are_compared_as_they_are_told_to_the_microsecond() -> None:
     store = MemoryStore()
-    answers = made_answers(3)
-    parts = np.array([0.1234567, 0.5000004, 0.75])
-    fine = answers.batch._replace(answered_at=np.floor(answers.batch.answered_at) + parts)
-    record(store, answers._replace(batch=fine))
-    told = fine._replace(answered_at=np.rint(fine.answered_at * 1e6) / 1e6 + [0.0, 0.0, 2e-6])
-    outcome = record(store, answers._replace(batch=told)).outcome
-    assert list(outcome) == [Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.REUSED]
+    answers = made_answers(200)
+    fine = np.floor(answers.batch.answered_at) + np.random.default_rng(1).random(200)
+    record(store, answers._replace(batch=answers.batch._replace(answered_at=fine)))
+
+    def sent(times: F8) -> set[int]:
+        return set(record(store, answers._replace(batch=answers.batch._replace(answered_at=times))).outcome)
+
+    in_messages = np.rint(fine * 1e6) / 1e6
+    in_files = np.array([datetime.fromtimestamp(at, UTC).timestamp() for at in fine.tolist()])
+    assert np.any(in_messages != in_files)
+    assert sent(in_messages) == sent(in_files) == {Outcome.DUPLICATE}
+    assert sent(in_messages + 2e-6) == {Outcome.REUSED}
+
+    whole = answers._replace(
+        batch=answers.batch._replace(answered_at=in_messages), answer_id=[f"w-{i}" for i in range(200)]
+    )
+    record(store, whole)
+    for micros, outcome in ((0, Outcome.DUPLICATE), (1, Outcome.REUSED), (-1, Outcome.REUSED)):
+        times = (np.rint(in_messages * 1e6) + micros) / 1e6
+        assert set(record(store, whole._replace(batch=whole.batch._replace(answered_at=times))).outcome) == {
+            outcome
+        }
 
 
 def test_answers_of_one_call_are_applied_by_time_and_reported_as_sent() -> None:

@@ -1,6 +1,6 @@
 """What becomes of slates, and why they are what they are, through a real port."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,19 +8,13 @@ import pytest
 from engine.policy import BUILT_IN
 from genie.v1 import explanation_pb2
 from genie.v1 import recommendation_service_pb2 as pb
-from tests.server.core import LEARNER, Core, core, fields_of, info_of, lasting
+from tests.server.core import LEARNER, Core, fields_of, info_of, lasting
 from tests.server.serving import failure, reason
 from tests.server.slate_calls import active, event, explain, feedback, ids
 
 SIMPLE = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
 DETAILED = explanation_pb2.EXPLANATION_LEVEL_DETAILED
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(log_level="error") as running:
-        yield running
 
 
 @pytest.fixture

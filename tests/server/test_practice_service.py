@@ -1,7 +1,6 @@
 """PracticeService through a real port: answers and what they do."""
 
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,20 +21,6 @@ RECORDED, DUPLICATE, REJECTED = (
     pb.ANSWER_STATUS_DUPLICATE,
     pb.ANSWER_STATUS_REJECTED,
 )
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(log_level="error") as running:
-        yield running
-
-
-@pytest.fixture
-def world(served: Core, request: pytest.FixtureRequest) -> Core:
-    """A tenant of its own for every test, with a catalogue."""
-    mine = served.tenant_of(request.node.name)
-    mine.chain("count", "add", "multiply")
-    return mine
 
 
 def test_a_right_answer_raises_mastery(world: Core) -> None:

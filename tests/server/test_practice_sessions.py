@@ -19,20 +19,6 @@ from tests.waiting import PATIENCE_SECONDS
 RECORDED, DUPLICATE = pb.ANSWER_STATUS_RECORDED, pb.ANSWER_STATUS_DUPLICATE
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(log_level="error") as running:
-        yield running
-
-
-@pytest.fixture
-def world(served: Core, request: pytest.FixtureRequest) -> Core:
-    """A tenant of its own for every test, with a catalogue."""
-    mine = served.tenant_of(request.node.name)
-    mine.chain("count", "add", "multiply")
-    return mine
-
-
 def start(world: Core, session_id: str = "s-1", **more: object) -> pb.Session:
     request = pb.StartSessionRequest(learner_id=LEARNER, session_id=session_id, **more)  # type: ignore[arg-type]
     return world.practice.StartSession(request, metadata=world.metadata).session

@@ -3,7 +3,6 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -28,12 +27,6 @@ from tests.server.slate_calls import active, batch, change_maker, event, explain
 from tests.waiting import PATIENCE_SECONDS
 
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(log_level="error") as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,31 +1,16 @@
 """Slates that are asked for again by their request id, after what they were made from has changed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from genie.v1 import explanation_pb2
-from tests.server.core import LEARNER, Core, core
+from tests.server.core import LEARNER, Core
 from tests.server.serving import failure, reason
 from tests.server.slate_calls import batch, change_maker, event, explain, feedback
 
 SIMPLE = explanation_pb2.EXPLANATION_LEVEL_SIMPLE
 TECHNICAL = explanation_pb2.EXPLANATION_LEVEL_TECHNICAL
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Core]:
-    with core(log_level="error") as running:
-        yield running
-
-
-@pytest.fixture
-def world(served: Core, request: pytest.FixtureRequest) -> Core:
-    """A tenant of its own for every test, with a catalogue."""
-    mine = served.tenant_of(request.node.name)
-    mine.chain("count", "add", "multiply")
-    return mine
 
 
 def test_a_slate_that_has_expired_is_still_the_slate_of_its_request(
